@@ -26,6 +26,7 @@ from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.limits.commands import LimitInfo
 from bot.cogs.limits.config_commands import LimitCommands
+from bot.cogs.limits.left import LeftReader
 from bot.cogs.memory.commands import Memory
 from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
@@ -94,6 +95,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     limits.add_to(config.config)
     filters = FilterCommands(context)
     filters.add_to(config.config)
+    left = LeftReader(context, UsageReader(database))
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -113,7 +115,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         faces,
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
-        LimitInfo(context, conversations.api, UsageReader(database)),
+        LimitInfo(context, conversations.api, left),
         config,
         limits,
         filters,
@@ -124,6 +126,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
             purges=Purges(database, context.privacy),
             log=AuditLog(database),
             figures=Figures(database),
+            left=left,
         ),
         ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),

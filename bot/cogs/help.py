@@ -87,16 +87,17 @@ class Help(commands.Cog):
 def help_messages(caller: Caller, privacy: Sequence[str] = ()) -> list[str]:
     """What this caller can ask of the bot here, and what the operator says of members' data (`privacy`).
 
-    Managers get a second message, and further ones begin where Discord's 2,000 characters are full.
+    A further message begins where Discord's 2,000 characters are full.
     """
-    messages = _packed([_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)])
-    messages += _packed([_(_FOR_MANAGERS)]) if caller.manages_guild else []
-    return _packed([messages[-1], "\n".join(privacy)], messages[:-1]) if privacy else messages
+    parts = [_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)]
+    if caller.manages_guild:
+        parts.append(_(_FOR_MANAGERS))
+    return _packed([*parts, "\n".join(privacy)] if privacy else parts)
 
 
-def _packed(parts: Sequence[str], before: Sequence[str] = ()) -> list[str]:
+def _packed(parts: Sequence[str]) -> list[str]:
     """The parts in as few messages as hold them, each part with its lines together where it fits."""
-    messages = list(before)
+    messages: list[str] = []
     full = [chunk for part in parts for chunk in _chunks(part)]
     for number, chunk in enumerate(full):
         if number and utf16_length(f"{messages[-1]}\n\n{chunk}") <= MESSAGE_LIMIT:

@@ -74,7 +74,7 @@ def caller_of(interaction: Interaction) -> Caller:
         parent_id=_parent_id(interaction.channel, channel_id),
         name=user.display_name,
         category_id=_category_id(interaction.channel),
-        role_ids=_role_ids(user),
+        role_ids=role_ids_of(user),
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
         reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
         creates_threads=interaction.guild_id is not None and permissions.create_public_threads,
@@ -110,7 +110,7 @@ def author_of(message: discord.Message) -> Caller:
         parent_id=_parent_id(message.channel, message.channel.id),
         name=author.display_name,
         category_id=_category_id(message.channel),
-        role_ids=_role_ids(author),
+        role_ids=role_ids_of(author),
         manages_guild=manages_guild,
         age_restricted=is_age_restricted(message.channel),
     )
@@ -128,7 +128,7 @@ def reactor_of(event: discord.RawReactionActionEvent, bot: discord.Client) -> Ca
         parent_id=_parent_id(channel, event.channel_id),
         name=member.display_name if member else "",
         category_id=_category_id(channel),
-        role_ids=_role_ids(member),
+        role_ids=role_ids_of(member),
         age_restricted=is_age_restricted(channel),
     )
 
@@ -176,7 +176,7 @@ def is_age_restricted(channel: object) -> bool:
     return bool(restricted)
 
 
-def _role_ids(user: discord.User | discord.Member | None) -> frozenset[int]:
+def role_ids_of(user: discord.User | discord.Member | None) -> frozenset[int]:
     """The member's roles in the guild; none in direct messages."""
     if not isinstance(user, discord.Member):
         return frozenset()

@@ -24,6 +24,15 @@ OPERATORS = {
 """The fields of `GuildSettings` that are limits, with the operator's setting that is default and maximum of each."""
 OF_ROLES = ("minute_messages", "running_replies", "daily_turns", "daily_tokens")
 """Those of them that a role may have too, by the same name."""
+MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES, MAX_DAILY = 1_000_000, 100_000, 1_000_000_000
+"""What the database can hold: the most that a guild may choose where the operator has no limit."""
+
+
+def bounds(name: str) -> tuple[int, int]:
+    """The least and the most of a limit, for any operator."""
+    if name.endswith("minute_messages"):
+        return 1, MAX_MINUTE_MESSAGES
+    return (1, MAX_RUNNING_REPLIES) if name.endswith("running_replies") else (0, MAX_DAILY)
 
 
 def limits_for(settings: Settings, guild_id: int, guild: GuildSettings, role_ids: Collection[int] = ()) -> ReplyLimits:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
-from bot.errors import AboveLimit, BotError
+from bot.errors import AboveLimit, BotError, Hint
 from bot.guilds.limits import limits_above, limits_for
 from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
@@ -129,6 +129,8 @@ class GuildSettingsCache:
             self._check_idle_time(after.session_ttl)
         for name, limit, value in limits_above(self._settings, before, after):
             raise AboveLimit(name, limit, value)
+        if after.moderation and not before.moderation and self._settings.moderation_url is None:
+            raise Hint(_("The owner of this bot offers no moderation."))
         if len(after.filter_words) > MAX_WORDS:
             raise BotError(_("There is room for {number} filtered words.").format(number=MAX_WORDS))
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)

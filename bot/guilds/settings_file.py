@@ -13,21 +13,68 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bot.errors import Hint
+from bot.guilds.limits import (
+    MAX_DAILY,
+    MAX_MINUTE_MESSAGES,
+    MAX_RUNNING_REPLIES,
+    OF_ROLES,
+    OPERATORS,
+    shown_name,
+)
 from bot.i18n.catalogues import translations
 from bot.i18n.language import gettext as _
+from bot.safety.moderation import MAX_CATEGORIES, category_named
+from bot.safety.words import MAX_WORDS, listed_words
 from models.types import DialogScope, GuildSettings, OwnPersonas, PersonaFace, RolePolicy
 
 VERSION: Literal[1] = 1
-MAX_BYTES = 64 << 10
+MAX_BYTES = 512 << 10
+"""More than the longest lists and words take, so that every file that was made can be read."""
 MAX_LISTED = 100
 _MAX_NAMED_KEYS, _MAX_KEY_CHARS = 5, 60
 
 Snowflake = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,18}$")]
 Name = Annotated[str, Field(max_length=200)]
 Days = Annotated[int, Field(ge=0, le=36_525)]
+PerMinute = Annotated[int, Field(ge=1, le=MAX_MINUTE_MESSAGES)]
+AtOnce = Annotated[int, Field(ge=1, le=MAX_RUNNING_REPLIES)]
+PerDay = Annotated[int, Field(ge=0, le=MAX_DAILY)]
+
+
+def _checked_word(text: str) -> str:
+    usable, unusable = listed_words(text)
+    if unusable or not usable:
+        raise ValueError("no word that can be filtered")
+    return text
+
+
+def _words(given: list[str]) -> list[str]:
+    """Each once, as they are kept."""
+    return list(dict.fromkeys(word for text in given for word in listed_words(text)[0]))
+
+
+def _category(text: str) -> str:
+    name = category_named(text)
+    if name is None:
+        raise ValueError("no name of a category")
+    return name
+
+
+Words = Annotated[
+    list[Annotated[str, Field(max_length=1000), AfterValidator(_checked_word)]],
+    Field(max_length=MAX_WORDS),
+    AfterValidator(_words),
+]
+Thresholds = Annotated[
+    dict[
+        Annotated[str, Field(max_length=60), AfterValidator(_category)],
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    ],
+    Field(max_length=MAX_CATEGORIES),
+]
 
 
 class _Strict(BaseModel):
@@ -54,7 +101,10 @@ class Role(_Strict):
     name: Name = ""
     may_chat: bool = False
     may_have_persona: bool = False
-    daily_messages: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    minute_messages: PerMinute | None = None
+    running_replies: AtOnce | None = None
+    daily_messages: PerDay | None = None
+    daily_tokens: PerDay | None = None
 
 
 class Listed(_Strict):
@@ -65,14 +115,23 @@ class Listed(_Strict):
     max_reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     idle_time: Annotated[int, Field(ge=1, le=36_525 * 86_400)] | None = None
     retention_days: Days | None = None
-    daily_messages: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
+    minute_messages: PerMinute | None = None
+    running_replies: AtOnce | None = None
+    daily_messages: PerDay | None = None
+    daily_tokens: PerDay | None = None
+    guild_minute_messages: PerMinute | None = None
+    guild_running_replies: AtOnce | None = None
+    guild_daily_messages: PerDay | None = None
+    guild_daily_tokens: PerDay | None = None
     own_personas: OwnPersonas = "members"
     persona_face: PersonaFace = "off"
     streaming: bool = True
     files: bool = True
     memory: bool = False
     language: Annotated[str, Field(max_length=10)] | None = None
+    filter_words: Words = []
+    moderation: bool = False
+    moderation_thresholds: Thresholds = {}
     channels: Annotated[list[Channel], Field(max_length=MAX_LISTED)] = []
     channel_scopes: Annotated[list[ScopedChannel], Field(max_length=MAX_LISTED)] = []
     persona_locks: Annotated[list[Channel], Field(max_length=MAX_LISTED)] = []
@@ -107,14 +166,16 @@ def as_file(
         max_reply_tokens=settings.max_reply_tokens,
         idle_time=None if settings.session_ttl is None else round(settings.session_ttl.total_seconds()),
         retention_days=settings.retention_days,
-        daily_messages=settings.daily_turns,
-        daily_tokens=settings.daily_tokens,
+        **{shown_name(name): getattr(settings, name) for name in OPERATORS},
         own_personas=settings.own_personas,
         persona_face=settings.persona_face,
         streaming=settings.streaming,
         files=settings.files,
         memory=settings.memory,
         language=settings.locale,
+        filter_words=list(settings.filter_words),
+        moderation=settings.moderation,
+        moderation_thresholds=dict(settings.moderation_thresholds),
         channels=[Channel(id=str(each), name=name_of(each)) for each in sorted(settings.channels)],
         channel_scopes=[
             ScopedChannel(id=str(each), name=name_of(each), scope=scope) for each, scope in settings.channel_scopes
@@ -126,7 +187,7 @@ def as_file(
                 name=name_of(role.role_id),
                 may_chat=role.allowed,
                 may_have_persona=role.own_persona,
-                daily_messages=role.daily_turns,
+                **{shown_name(name): getattr(role, name) for name in OF_ROLES},
             )
             for role in settings.roles
         ],
@@ -145,9 +206,7 @@ def read_file(data: bytes) -> Listed:
     if len(data) > MAX_BYTES:
         raise Hint(_("This file is too large for settings."))
     try:
-        value = json.loads(
-            data.decode("utf-8-sig"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_refuse
-        )
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
     except _Repeated as repeated:
         raise Hint(_("The key {key} stands in this file twice.").format(key=_key(repeated.args[0]))) from None
     except (ValueError, RecursionError):
@@ -199,7 +258,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError("no setting is such a number")
+    raise ValueError("no setting is such a number")  # NaN and Infinity, which Python would take
 
 
 def imported(
@@ -213,14 +272,16 @@ def imported(
         "max_reply_tokens": ("max_reply_tokens", file.max_reply_tokens),
         "idle_time": ("session_ttl", None if file.idle_time is None else timedelta(seconds=file.idle_time)),
         "retention_days": ("retention_days", file.retention_days),
-        "daily_messages": ("daily_turns", file.daily_messages),
-        "daily_tokens": ("daily_tokens", file.daily_tokens),
+        **{shown_name(name): (name, getattr(file, shown_name(name))) for name in OPERATORS},
         "own_personas": ("own_personas", file.own_personas),
         "persona_face": ("persona_face", file.persona_face),
         "streaming": ("streaming", file.streaming),
         "files": ("files", file.files),
         "memory": ("memory", file.memory),
         "language": ("locale", file.language),
+        "filter_words": ("filter_words", tuple(file.filter_words)),
+        "moderation": ("moderation", file.moderation),
+        "moderation_thresholds": ("moderation_thresholds", tuple(sorted(file.moderation_thresholds.items()))),
     }
     changes = {field: value for key, (field, value) in plain.items() if key in given}
     skipped: list[str] = []
@@ -245,10 +306,7 @@ def imported(
     if (found := existing("persona_locks", file.persona_locks, channels)) is not None:
         changes["locked_channels"] = frozenset(int(each.id) for each in found)
     if (found := existing("roles", file.roles, roles)) is not None:
-        policies = {
-            int(each.id): RolePolicy(int(each.id), each.may_chat, each.daily_messages, each.may_have_persona)
-            for each in found
-        }
+        policies = {int(each.id): _policy(each) for each in found}
         said = (policies[role_id] for role_id in sorted(policies) if policies[role_id] != RolePolicy(role_id))
         changes["roles"] = tuple(said)
     new = replace(old, **changes)
@@ -259,6 +317,11 @@ def imported(
         new = replace(new, own_personas=old.own_personas)
         kept.append("own_personas")
     return Imported(new, tuple(dict.fromkeys(skipped)), tuple(dict.fromkeys(kept)))
+
+
+def _policy(role: Role) -> RolePolicy:
+    numbers: dict[str, Any] = {name: getattr(role, shown_name(name)) for name in OF_ROLES}
+    return RolePolicy(int(role.id), role.may_chat, own_persona=role.may_have_persona, **numbers)
 
 
 def _opens_up(listed: Iterable[Role], old: GuildSettings, new: GuildSettings, given: bool) -> bool:

@@ -6,6 +6,7 @@ and no category of a text is ever logged.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,15 @@ _MAX_CHUNKS = 64
 _TIMEOUT = 10.0  # seconds: a member waits for it
 NEVER = 1.0
 """The threshold of a category that keeps nothing out."""
+MAX_CATEGORIES = 40
+"""Categories for which a guild may have thresholds."""
+_CATEGORY = re.compile(r"[a-z0-9][a-z0-9_/ -]{0,49}")
+
+
+def category_named(text: str) -> str | None:
+    """The name of a category as it is kept; None for what cannot be one."""
+    name = text.strip().lower()
+    return name if _CATEGORY.fullmatch(name) else None
 
 
 class ModerationDown(Exception):

@@ -1,4 +1,4 @@
-"""Finds a guild's filtered words in a text, in time linear in the text. Pure functions; no regular expressions.
+"""Finds a guild's filtered words in a text, in time linear in the text. Pure functions; no regular expressions
 
 A filtered word is one or several words; `*` in it stands for any letters, also none. It is compared as a reader sees
 it: NFKC, without regard to case, without what is not visible. A word of the text is a run of letters, digits and marks.
@@ -15,6 +15,7 @@ MAX_WORDS = 200
 MAX_WORD_CHARS = 100
 MAX_PARTS = 8
 """Words in one filtered phrase."""
+_SEPARATORS = str.maketrans(";\n", ",,")
 MARKUP = frozenset("*_~|`\\")
 """Discord's marks for bold and the like, of which a reader sees nothing."""
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800\u17b4\u17b5\u180b\u180c\u180d\u180f")
@@ -74,6 +75,17 @@ def clean_word(text: str) -> str:
         if kept.strip("*"):
             parts.append(kept)
     return " ".join(parts)
+
+
+def listed_words(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The filtered words of a list with commas between, as they are kept; and what of it cannot be one."""
+    given = [(each, clean_word(each)) for each in text.translate(_SEPARATORS).split(",") if each.strip()]
+    usable = tuple(word for _given, word in given if _is_usable(word))
+    return usable, tuple(each for each, word in given if not _is_usable(word))
+
+
+def _is_usable(word: str) -> bool:
+    return bool(word) and len(word) <= MAX_WORD_CHARS and len(word.split()) <= MAX_PARTS
 
 
 @dataclass(frozen=True, slots=True)

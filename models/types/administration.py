@@ -110,7 +110,8 @@ class DayFigures:
     """The use of a guild on one UTC day."""
 
     day: date
-    turns: int
+    messages: int
+    """As limits count them: with the further replies that members had given to a message."""
     members: int
     tokens: int
 
@@ -140,9 +141,10 @@ class GuildFigures:
 class MemberOverview:
     """What an admin sees of a member: use of today and of the last days, when they last asked, and whether blocked."""
 
-    turns_today: int
+    messages_today: int
+    """As limits count them."""
     tokens_today: int
-    turns: int
+    messages: int
     tokens: int
     last_asked_at: datetime | None
     block: Block | None

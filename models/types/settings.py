@@ -119,6 +119,13 @@ class Usage:
     turns: int
     prompt_tokens: int
     completion_tokens: int
+    more_replies: int = 0
+    """Further replies to turns, which count as messages."""
+
+    @property
+    def messages(self) -> int:
+        """Finished turns and further replies to earlier ones: what limits count."""
+        return self.turns + self.more_replies
 
 
 @dataclass(frozen=True, slots=True)

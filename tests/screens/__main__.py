@@ -356,14 +356,17 @@ async def settings(here: World) -> None:
         await here.use(guild, boss, "config channels add", channel=channel)
     await here.use(guild, boss, "config channels scope", channel=bots, scope="thread")
     await here.use(guild, boss, "config roles add", role=friends)
-    await here.use(guild, boss, "config roles quota", role=friends, daily_messages=500)
+    await here.use(guild, boss, "config limits role", role=friends, daily_messages=500, running_replies=2)
+    await here.use(guild, boss, "config limits set", minute_messages=10, guild_daily_tokens=2_000_000)
+    await here.use(guild, boss, "config filter words", action="add", words="gosh*, darn, very silly")
+    await here.use(guild, boss, "config filter threshold", category="violence", score=0.5)
     await here.use(guild, boss, "persona lock", channel=category)
     exported = await here.use(guild, boss, "config export")
     file = exported.messages()[0].attachments[0]
     opened = await here.use(place, boss, "config panel")
     [panel] = opened.messages()
     await picture(place, boss, "settings-conversations")
-    for page in ("where", "replies", "limits", "memory"):
+    for page in ("where", "replies", "limits", "together", "safety", "memory"):
         menu = next(each for each in panel.all_components() if each["custom_id"].startswith("config:page"))
         await here.discord.select(panel, boss, page, custom_id=menu["custom_id"])
         await here.discord.until(lambda page=page: f":{PAGE_SIGNS[page]}:" in str(panel.components))
@@ -392,7 +395,14 @@ async def settings(here: World) -> None:
     await picture(own, ann, "settings-own")
 
 
-PAGE_SIGNS = {"where": "persona_locks", "replies": "streaming", "limits": "daily_tokens", "memory": "memory"}
+PAGE_SIGNS = {
+    "where": "persona_locks",
+    "replies": "streaming",
+    "limits": "daily_tokens",
+    "together": "guild_daily_tokens",
+    "safety": "filter_words",
+    "memory": "memory",
+}
 """A setting of each page."""
 
 

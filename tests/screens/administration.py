@@ -24,6 +24,7 @@ async def admin(here: World) -> None:
     for number in range(9):
         here.engine.reply(*["Arr, "] * 20, pace=0.005)
         asked = await here.ask(guild, people[names[number % 4]], f"Where does the treasure of island {number} lie?")
+    await here.use(guild, boss, "config limits set", daily_messages=50, daily_tokens=20_000)
     await busy_days(here, guild.id, [each.id for each in people.values()])
     rooms = [here.discord.channel(guild, name) for name in ("numbers", "members", "deletions", "log")]
     for each in rooms:
@@ -31,6 +32,7 @@ async def admin(here: World) -> None:
     numbers, members, deletions, log = rooms
     await here.use(numbers, boss, "admin stats", days=30)
     await picture(numbers, boss, "admin-stats")
+    await here.use(members, boss, "admin user", member=people["kim"])
     [seen] = (await here.use(members, boss, "admin user", member=people["eve"])).messages()
     opened = await here.discord.press(seen, boss, "Block")
     await here.discord.done(opened)
@@ -40,7 +42,7 @@ async def admin(here: World) -> None:
     await here.ask(members, people["eve"], "La la la?")
     await picture(members, boss, "admin-user")
     await picture(members, people["eve"], "blocked")
-    await here.use(guild, boss, "config set", max_chat_logs=6, daily_messages=50)
+    await here.use(guild, boss, "config set", max_chat_logs=6, idle_time="36h")
     await here.use(guild, boss, "scene add", name="Captain Jack")
     await here.use(guild, boss, "persona lock", channel=guild.channel)
     await here.use(guild, boss, "admin unblock", member=people["eve"])

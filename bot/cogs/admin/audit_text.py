@@ -13,18 +13,19 @@ from datetime import timedelta
 from typing import Any
 
 import discord
-from babel.dates import format_timedelta
 
 from bot.cogs.admin.member_text import LASTS, lasts_labels
 from bot.discord_app.code_fences import utf16_length
-from bot.i18n.language import current_language, ngettext
 from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
+from bot.text import duration_text
 from models.types import AuditRecord
 
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
 """What the actions of an entry begin with: the choices of the filter."""
 _CALLED = {
     "daily_turns": "daily_messages",
+    "guild_daily_turns": "guild_daily_messages",
     "dialog_scope": "scope",
     "session_ttl": "idle_time",
     "locale": "language",
@@ -32,6 +33,9 @@ _CALLED = {
     "own_personas": "/persona allow",
     "locked_channels": "/persona lock",
     "persona_face": "/persona face",
+    "filter_words": "filter words",
+    "moderation": "filter moderation",
+    "moderation_thresholds": "filter threshold",
 }
 """Settings that admins know by another name than the column."""
 _MAX_SETTINGS = 8
@@ -121,6 +125,7 @@ def _templates() -> dict[str, str]:
         "persona.edit": _("{admin} changed the persona {persona} (version {version})."),
         "persona.rename": _("{admin} renamed the persona {persona}."),
         "persona.tags": _("{admin} changed the tags of the persona {persona}."),
+        "persona.rating": _("{admin} chose where the persona {persona} answers: {rating}."),
         "persona.rollback": _("{admin} put version {version} of the persona {persona} in force."),
         "persona.delete": _("{admin} deleted the persona {persona}."),
         "persona.import": _("{admin} imported the persona {persona} from a card."),
@@ -152,6 +157,7 @@ def _values(
         "channel": mention("#", channel) if isinstance(channel, int) else _("nowhere"),
         "persona": _persona(details.get("persona"), names),
         "version": details.get("version", "?"),
+        "rating": _("only in age-restricted channels") if details.get("age_restricted") else _("in all channels"),
         "place": _place(details, mention),
     }
 
@@ -222,16 +228,23 @@ def _counted(name: str, number: int) -> str:
     return ngettext("{number} record", "{number} records", number)
 
 
+def _said(value: object) -> str:
+    if value is None:
+        return _("the default")
+    if isinstance(value, bool):
+        return _("on") if value else _("off")
+    return f"{value:,}" if isinstance(value, int) else str(value).strip("'\"")
+
+
 def _settings(details: Mapping[str, Any], mention: Mention) -> str:
     """The settings with their new values; of a list only its name."""
     shown = []
     for name, change in details.items():
         value = change.get("new") if isinstance(change, dict) else change
         if name == "session_ttl" and isinstance(value, int):
-            value = format_timedelta(timedelta(seconds=value), threshold=1, locale=current_language())
+            value = duration_text(timedelta(seconds=value))
         called = f"`{_CALLED.get(name, name)}`"
-        text = str(value).strip("'\"")
-        plain = len(text) <= 40 and not any(mark in text for mark in "({[<")
-        shown.append(f"{called} {_('the default') if text == 'None' else text}" if plain else called)
+        said = _said(value)
+        shown.append(f"{called} {said}" if len(said) <= 40 and not any(mark in said for mark in "({[<") else called)
     more = len(shown) - _MAX_SETTINGS
     return ", ".join(shown[:_MAX_SETTINGS]) + (", …" if more > 0 else "") if shown else _("nothing")

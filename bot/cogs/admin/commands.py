@@ -16,6 +16,7 @@ from bot.cogs.admin.reports import ReportList
 from bot.cogs.admin.stats import Stats
 from bot.cogs.config.commands import ChatChannel
 from bot.cogs.dialogs.answers import OldButton
+from bot.cogs.limits.left import LeftReader
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
@@ -72,9 +73,10 @@ class Admin(FeatureCog):
         purges: Purges,
         log: AuditLog,
         figures: Figures,
+        left: LeftReader,
     ) -> None:
         super().__init__(context)
-        self._members = Members(context, api)
+        self._members = Members(context, api, left)
         self._reports = ReportList(context, api, reports)
         self._purge = Purge(context, api, purges)
         self._audit = Audit(context, api, log)
@@ -83,7 +85,7 @@ class Admin(FeatureCog):
         for part in (self._members, self._reports, self._purge, self._audit, self._stats):
             self._handlers.update(part.handlers())
 
-    @admin.command(name="user", description="Show what a member uses and whether they are blocked.")
+    @admin.command(name="user", description="Show what a member uses and has left, and whether they are blocked.")
     @app_commands.describe(member="The member")
     async def user(self, interaction: Interaction, member: discord.User) -> None:
         """/admin user."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,13 +37,13 @@ def lasts_labels() -> dict[str, str]:
     }
 
 
-def member_text(user_id: int, seen: MemberOverview, rows: int, *, manages_guild: bool) -> str:
-    """Use, state and what is stored of a member in this guild."""
+def member_text(user_id: int, seen: MemberOverview, rows: int, *, manages_guild: bool, left: Sequence[str] = ()) -> str:
+    """Use, state and what is stored of a member in this guild. `left`: what is left of each limit, as they read it."""
     lines = [
         "### " + _("{member} in this guild").format(member=f"<@{user_id}>"),
-        "- " + _("Today: {messages}, {tokens}").format(**_amounts(seen.turns_today, seen.tokens_today)),
+        "- " + _("Today: {messages}, {tokens}").format(**_amounts(seen.messages_today, seen.tokens_today)),
         "- "
-        + _("In the last {days} days: {messages}, {tokens}").format(days=DAYS, **_amounts(seen.turns, seen.tokens)),
+        + _("In the last {days} days: {messages}, {tokens}").format(days=DAYS, **_amounts(seen.messages, seen.tokens)),
     ]
     if seen.last_asked_at is not None:
         lines.append("- " + _("Last message: {moment}").format(moment=_moment(seen.last_asked_at, "R")))
@@ -53,6 +53,8 @@ def member_text(user_id: int, seen: MemberOverview, rows: int, *, manages_guild:
     if seen.block is not None and seen.block.reason is not None:
         reason = discord.utils.escape_markdown(" ".join(seen.block.reason.split()))
         lines.append("  - " + _("Reason: {reason}").format(reason=reason))
+    if left:
+        lines += ["**" + _("Left of their limits") + "**", *(f"- {line}" for line in left)]
     if manages_guild:
         lines.append("-# " + _("Members with Manage Server cannot be blocked: they could end the block themselves."))
     return "\n".join(lines)
@@ -102,9 +104,9 @@ def unblocked_text(user_id: int, *, was: bool) -> str:
     return _("{member} was not blocked.").format(member=member)
 
 
-def _amounts(turns: int, tokens: int) -> dict[str, str]:
+def _amounts(messages: int, tokens: int) -> dict[str, str]:
     return {
-        "messages": ngettext("{number} message", "{number} messages", turns).format(number=f"{turns:,}"),
+        "messages": ngettext("{number} message", "{number} messages", messages).format(number=f"{messages:,}"),
         "tokens": ngettext("{number} token", "{number} tokens", tokens).format(number=f"{tokens:,}"),
     }
 

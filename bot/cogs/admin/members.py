@@ -18,10 +18,13 @@ from bot.cogs.admin.member_text import (
 )
 from bot.cogs.admin.part import AdminPart, begin, check_typed, custom_id, guild_key, typed_modal
 from bot.cogs.dialogs.answers import OldButton, number
-from bot.discord_app.caller import caller_of
-from bot.discord_app.context import Interaction
+from bot.cogs.limits.left import LeftReader
+from bot.cogs.limits.text import left_lines
+from bot.discord_app.caller import caller_of, role_ids_of
+from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler
 from bot.discord_app.modal_values import submitted_values
+from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import Hint
 from bot.guilds.administration.blocks import MAX_REASON
 from bot.i18n.language import gettext as _
@@ -36,10 +39,14 @@ _DEFAULT_LASTS = "1d"
 class Members(AdminPart):
     """One member, as the admins of a guild see them."""
 
+    def __init__(self, context: CommandContext, api: MessageApi, left: LeftReader) -> None:
+        super().__init__(context, api)
+        self._left = left
+
     async def show(self, interaction: Interaction, member: discord.User | discord.Member) -> None:
         """/admin user."""
         if await begin(interaction):
-            await self._show(interaction, member.id, manages_guild=_manages(member))
+            await self._show(interaction, member.id, member=member)
 
     async def block(
         self, interaction: Interaction, member: discord.User | discord.Member, reason: str, lasts: str
@@ -53,7 +60,7 @@ class Members(AdminPart):
         """/admin unblock."""
         if await begin(interaction):
             was = await self.context.blocks.unblock(guild_key(interaction, member.id), actor_id=interaction.user.id)
-            await self._show(interaction, member.id, unblocked_text(member.id, was=was), manages_guild=_manages(member))
+            await self._show(interaction, member.id, unblocked_text(member.id, was=was), member=member)
 
     def handlers(self) -> Mapping[str, ComponentHandler]:
         """The buttons under /admin user, and the forms that they open."""
@@ -117,14 +124,24 @@ class Members(AdminPart):
         await self.context.chat.stop_member(key.guild_id, user_id, questions, by)
 
     async def _show(
-        self, interaction: Interaction, user_id: int, done: str = "", *, manages_guild: bool = False
+        self,
+        interaction: Interaction,
+        user_id: int,
+        done: str = "",
+        *,
+        member: discord.User | discord.Member | None = None,
     ) -> None:
+        """`member`: as Discord sends them with a command. After a button their roles and limits are not known."""
+        manages_guild = member is not None and _manages(member)
         key = guild_key(interaction, user_id)
         seen = await self.context.blocks.overview(key, DAYS)
         with translate_database_errors():
             stored = await self.context.privacy.show(user_id, guild_id=key.guild_id)
         rows = sum(stored.counts.values())
-        text = member_text(user_id, seen, rows, manages_guild=manages_guild)
+        left: list[str] = []
+        if isinstance(member, discord.Member):
+            left = left_lines(await self._left.of_member(key, role_ids_of(member)))
+        text = member_text(user_id, seen, rows, manages_guild=manages_guild, left=left)
         buttons = member_buttons(user_id, seen.block, rows, manages_guild=manages_guild)
         await self.answer(interaction, f"{done}\n{text}" if done else text, buttons)
 

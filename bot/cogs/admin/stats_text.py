@@ -29,7 +29,7 @@ def all_days(figures: GuildFigures, today: date, days: int) -> tuple[DayFigures,
 def panels(by_day: Sequence[DayFigures]) -> tuple[Panel, ...]:
     """The rows of the picture."""
     return (
-        Panel(_("Messages a day"), "Messages a day", tuple(each.turns for each in by_day)),
+        Panel(_("Messages a day"), "Messages a day", tuple(each.messages for each in by_day)),
         Panel(_("Active members a day"), "Active members a day", tuple(each.members for each in by_day)),
         Panel(_("Tokens a day"), "Tokens a day", tuple(each.tokens for each in by_day)),
     )
@@ -52,21 +52,21 @@ def stats_text(figures: GuildFigures, by_day: Sequence[DayFigures]) -> str:
 
 def alt_text(by_day: Sequence[DayFigures]) -> str:
     """What the picture shows, for those who do not see it."""
-    busiest = max(by_day, key=lambda each: each.turns)
+    busiest = max(by_day, key=lambda each: each.messages)
     return _(
         "Three rows of bars for the days from {first} to {last}: messages, active members and tokens. Most messages, "
         "{most}, were on {busiest}."
-    ).format(first=by_day[0].day, last=by_day[-1].day, most=f"{busiest.turns:,}", busiest=busiest.day)
+    ).format(first=by_day[0].day, last=by_day[-1].day, most=f"{busiest.messages:,}", busiest=busiest.day)
 
 
 def _use_lines(figures: GuildFigures, by_day: Sequence[DayFigures]) -> list[str]:
-    turns, tokens = sum(each.turns for each in by_day), sum(each.tokens for each in by_day)
-    a_day = f"{turns / len(by_day):,.1f}"
-    messages = ngettext("{number} message, {average} a day", "{number} messages, {average} a day", turns)
+    num_messages, tokens = sum(each.messages for each in by_day), sum(each.tokens for each in by_day)
+    a_day = f"{num_messages / len(by_day):,.1f}"
+    messages = ngettext("{number} message, {average} a day", "{number} messages, {average} a day", num_messages)
     members = ngettext("{number} active member", "{number} active members", figures.members)
     used = ngettext("{number} token", "{number} tokens", tokens)
     return [
-        "- " + messages.format(number=f"{turns:,}", average=a_day),
+        "- " + messages.format(number=f"{num_messages:,}", average=a_day),
         "- " + members.format(number=f"{figures.members:,}"),
         "- " + used.format(number=f"{tokens:,}"),
     ]

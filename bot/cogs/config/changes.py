@@ -30,8 +30,14 @@ Setting = Literal[
     "files",
     "language",
     "limits",
+    "minute_messages",
+    "running_replies",
+    "guild_limits",
+    "role_limits",
     "filter",
+    "moderation",
 ]
+"""What `/config reset` knows: 25 at most, Discord's limit. The panel resets each setting on its own."""
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
     "max_chat_logs": lambda old: replace(old, max_chat_logs=None),
@@ -54,15 +60,22 @@ RESETS: Mapping[Setting, Change] = {
     "files": lambda old: replace(old, files=True),
     "language": lambda old: replace(old, locale=None),
     "filter": lambda old: replace(old, filter_words=(), moderation=False, moderation_thresholds=()),
-    "limits": lambda old: _with_roles(
-        replace(old, **_unset(OPERATORS)), (replace(role, **_unset(OF_ROLES)) for role in old.roles)
-    ),
+    "moderation": lambda old: replace(old, moderation=False),
+    "limits": lambda old: _without_role_limits(replace(old, **_unset(OPERATORS))),
+    "minute_messages": lambda old: replace(old, minute_messages=None),
+    "running_replies": lambda old: replace(old, running_replies=None),
+    "guild_limits": lambda old: replace(old, **_unset(set(OPERATORS) - set(OF_ROLES))),
+    "role_limits": lambda old: _without_role_limits(old),
 }
 
 
 def _unset(names: Iterable[str]) -> dict[str, Any]:
     """These fields without a value."""
     return dict.fromkeys(names)
+
+
+def _without_role_limits(old: GuildSettings) -> GuildSettings:
+    return _with_roles(old, (replace(role, **_unset(OF_ROLES)) for role in old.roles))
 
 
 def add_channel(channel_id: int) -> Change:

@@ -156,13 +156,20 @@ class SettingsTransfer:
         before = guild_entries(old, self._context.settings)
         after = guild_entries(new, self._context.settings)
         return [
-            f"- {was.title}: {shown_value(was, old)} → {shown_value(now, new)}"
+            f"- {was.title}: {_before_and_after(shown_value(was, old), shown_value(now, new))}"
             for was, now in zip(before, after, strict=True)
             if was.read(old) != now.read(new)
         ]
 
     async def _say(self, interaction: Interaction, text: str) -> None:
         await interaction.edit_original_response(content=text, view=None, attachments=[], allowed_mentions=NO_MENTIONS)
+
+
+def _before_and_after(before: str, after: str) -> str:
+    """Both values; of filtered words only the number is said, which may be the same of others."""
+    if before == after:
+        return _("{value}, but others than now").format(value=after)
+    return f"{before} → {after}"
 
 
 class _ChangedMeanwhile(Exception):

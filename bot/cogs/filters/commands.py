@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from discord import app_commands
@@ -12,15 +11,13 @@ from bot.cogs.filters.text import changed_text, moderation_text, words_text
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.errors import BotError, Hint
+from bot.errors import BotError
 from bot.guilds.settings_cache import Change
 from bot.i18n.language import gettext as _
-from bot.safety.words import MAX_PARTS, MAX_WORD_CHARS, clean_word
+from bot.safety.moderation import MAX_CATEGORIES, category_named
+from bot.safety.words import MAX_WORD_CHARS, listed_words
 from models.types import GuildSettings
 
-_SEPARATORS = re.compile(r"[,;\n]")
-_CATEGORY = re.compile(r"[a-z0-9][a-z0-9_/ -]{0,49}")
-_MAX_CATEGORIES = 40
 _ACTIONS = [
     Choice(name="add", value="add"),
     Choice(name="remove", value="remove"),
@@ -47,8 +44,6 @@ class FilterCommands(FeatureCog):
         @group.command(name="moderation", description="Have the owner's moderation check messages and answers.")
         @app_commands.describe(enabled="Whether it checks them")
         async def moderation(interaction: Interaction, enabled: bool) -> None:
-            if enabled and not self.context.filters.has_moderation:
-                raise Hint(_("The owner of this bot offers no moderation."))
             await self._moderation(interaction, lambda old: replace(old, moderation=enabled))
 
         @group.command(name="threshold", description="Choose from which score of a category moderation keeps out.")
@@ -71,9 +66,7 @@ class FilterCommands(FeatureCog):
             guild = await self.context.guild_settings.read(guild_id)
             await self.context.respond(interaction, words_text(guild.filter_words))
             return
-        cleaned = [(each, clean_word(each)) for each in _SEPARATORS.split(given) if each.strip()]
-        usable = [word for _given, word in cleaned if _is_usable(word)]
-        skipped = [each for each, word in cleaned if not _is_usable(word)]
+        usable, skipped = listed_words(given)
         if action != "clear" and not usable:
             raise BotError(
                 _("Please give me words with a letter or a digit in them, of at most {limit} characters each.").format(
@@ -105,8 +98,8 @@ class FilterCommands(FeatureCog):
 
 
 def _set_threshold(category: str, score: float | None) -> Change:
-    name = category.strip().lower()
-    if _CATEGORY.fullmatch(name) is None:
+    name = category_named(category)
+    if name is None:
         raise BotError(_("The name of a category has only letters, digits and the signs / - _."))
 
     def changed(old: GuildSettings) -> GuildSettings:
@@ -114,12 +107,8 @@ def _set_threshold(category: str, score: float | None) -> Change:
         thresholds.pop(name, None)
         if score is not None:
             thresholds[name] = score
-        if len(thresholds) > _MAX_CATEGORIES:
-            raise BotError(_("There is room for {number} categories.").format(number=_MAX_CATEGORIES))
+        if len(thresholds) > MAX_CATEGORIES:
+            raise BotError(_("There is room for {number} categories.").format(number=MAX_CATEGORIES))
         return replace(old, moderation_thresholds=tuple(sorted(thresholds.items())))
 
     return changed
-
-
-def _is_usable(word: str) -> bool:
-    return bool(word) and len(word) <= MAX_WORD_CHARS and len(word.split()) <= MAX_PARTS

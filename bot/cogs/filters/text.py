@@ -52,15 +52,19 @@ def moderation_text(guild: GuildSettings, settings: Settings) -> str:
         return _("**off**: no moderation checks messages and answers")
     if not guild.moderation_thresholds:
         return _("**on**: messages and answers are checked; its own judgement counts")
-    scores = ", ".join(
+    return _("**on**: messages and answers are checked: {scores}; for all else its own judgement counts").format(
+        scores=", ".join(threshold_texts(guild))
+    )
+
+
+def threshold_texts(guild: GuildSettings) -> list[str]:
+    """Each category with the score from which a text is kept out."""
+    return [
         _("{category} never").format(category=f"`{category}`")
         if score >= NEVER
         else _("{category} from {score}").format(category=f"`{category}`", score=f"{score:g}")
         for category, score in guild.moderation_thresholds
-    )
-    return _("**on**: messages and answers are checked: {scores}; for all else its own judgement counts").format(
-        scores=scores
-    )
+    ]
 
 
 def filter_lines(guild: GuildSettings, settings: Settings) -> list[str]:

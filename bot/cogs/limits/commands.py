@@ -13,14 +13,14 @@ from discord import app_commands
 from bot.chat.queue.waiting import WaitingInfo
 from bot.cogs.dialogs.answers import OldButton, answer, begin, number
 from bot.cogs.dialogs.buttons import Json, button, row
-from bot.cogs.limits.text import Left, queue_text, quota_text
+from bot.cogs.limits.left import LeftReader
+from bot.cogs.limits.text import queue_text, quota_text
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action
 from bot.discord_app.rest.message_api import MessageApi
-from bot.guilds.usage import UsageReader
 from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, StopRequester
 
@@ -32,10 +32,10 @@ _LOOKS, _LOOK_INTERVAL = 20, 0.05  # seconds
 class LimitInfo(FeatureCog):
     """The commands that tell a member of limits and waiting messages."""
 
-    def __init__(self, context: CommandContext, api: MessageApi, usage: UsageReader) -> None:
+    def __init__(self, context: CommandContext, api: MessageApi, left: LeftReader) -> None:
         super().__init__(context)
         self._api = api
-        self._usage = usage
+        self._left = left
 
     @app_commands.command(name="quota", description="What you may still ask me for here, and when it returns.")
     async def quota(self, interaction: Interaction) -> None:
@@ -44,14 +44,9 @@ class LimitInfo(FeatureCog):
             return
         caller = caller_of(interaction)
         key = dialog_key(caller)
-        guild = await self.context.guild_settings.get(caller.guild_id)
-        limits = self.context.guild_settings.limits_for(caller.guild_id, guild, caller.role_ids)
-        limiter = self.context.chat.limiter
-        member_day = await self._usage.of_member(key)
-        parts = [Left("member", limits.member, limiter.left(key, limits.member, "member"), member_day)]
+        parts = [await self._left.of_member(key, caller.role_ids)]
         if caller.manages_guild and caller.guild_id != DIRECT_MESSAGES:
-            guild_day = await self._usage.of_guild(key)
-            parts.append(Left("guild", limits.guild, limiter.left(key, limits.guild, "guild"), guild_day))
+            parts.append(await self._left.of_guild(key))
         await self.context.respond(interaction, quota_text(parts))
 
     @app_commands.command(name="queue", description="Which of your messages wait for an answer, and about how long.")

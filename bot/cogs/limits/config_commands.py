@@ -13,12 +13,13 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.errors import BotError
+from bot.guilds.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES
 from bot.guilds.settings_cache import Change
 from bot.i18n.language import gettext as _
 
-_Minute = Range[int, 1, 1_000_000]
-_Running = Range[int, 1, 100_000]
-_Day = Range[int, 0, 1_000_000_000]
+_Minute = Range[int, 1, MAX_MINUTE_MESSAGES]
+_Running = Range[int, 1, MAX_RUNNING_REPLIES]
+_Day = Range[int, 0, MAX_DAILY]
 
 
 class LimitCommands(FeatureCog):

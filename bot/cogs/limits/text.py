@@ -39,11 +39,12 @@ def quota_text(parts: Sequence[Left]) -> str:
     texts = []
     for part in parts:
         title = _("**You** have left here:") if part.by == "member" else _("**All members together** have left here:")
-        texts.append("\n".join([title, *(f"- {line}" for line in _left_lines(part))]))
+        texts.append("\n".join([title, *(f"- {line}" for line in left_lines(part))]))
     return "\n".join(texts)
 
 
-def _left_lines(part: Left) -> list[str]:
+def left_lines(part: Left) -> list[str]:
+    """One line for each limit: what is left of it, and when it returns."""
     limits, now, today = part.limits, part.now, part.today
     lines = []
     if limits.minute_messages is not None and now.messages is not None:

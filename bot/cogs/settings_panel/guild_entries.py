@@ -1,6 +1,6 @@
 """The settings of a guild as its panel shows them: one entry each, in the order of the pages.
 
-A new setting is one entry here, a field of `GuildSettings` and, for `/config reset`, a line in
+A new setting is one entry here or in `limit_entries`, a field of `GuildSettings` and, for `/config reset`, a line in
 `bot.cogs.config.changes`. Pure functions.
 """
 
@@ -27,6 +27,7 @@ from bot.cogs.settings_panel.entries import (
     Switch,
 )
 from bot.cogs.settings_panel.languages import language_options
+from bot.cogs.settings_panel.limit_entries import filter_entries, limit_entries
 from bot.errors import BotError
 from bot.guilds.settings_cache import SHORTEST_IDLE_TIME
 from bot.i18n.language import gettext as _
@@ -37,8 +38,6 @@ from models.types import DialogScope, GuildSettings, OwnPersonas, PersonaFace
 
 GuildEntry = Entry[GuildSettings]
 _RESETS = {str(name): change for name, change in RESETS.items()}
-MAX_DAILY_MESSAGES, MAX_DAILY_TOKENS = 1_000_000, 1_000_000_000
-"""What the database can hold; the operator has no limit of their own for these."""
 
 
 def guild_pages() -> dict[str, str]:
@@ -47,7 +46,9 @@ def guild_pages() -> dict[str, str]:
         "talk": _("Conversations"),
         "where": _("Where and who"),
         "replies": _("Replies"),
-        "limits": _("Limits"),
+        "limits": _("Limits of a member"),
+        "together": _("Limits of all members together"),
+        "safety": _("Safety"),
         "memory": _("Memory"),
     }
 
@@ -67,7 +68,8 @@ def guild_entries(guild: GuildSettings, operator: Settings) -> tuple[GuildEntry,
         *_conversations(guild, operator),
         *_where_and_who(),
         *_replies(),
-        *_limits(guild),
+        *limit_entries(guild, operator),
+        *filter_entries(guild, operator),
         *_memory(operator),
     )
 
@@ -223,35 +225,6 @@ def _replies() -> Iterable[GuildEntry]:
     )
 
 
-def _limits(guild: GuildSettings) -> Iterable[GuildEntry]:
-    yield _number(
-        "daily_messages",
-        "limits",
-        _("Messages of a member in one day"),
-        _("Counted from 00:00 UTC on"),
-        Number(None, 0, MAX_DAILY_MESSAGES),
-        field="daily_turns",
-    )
-    yield _number(
-        "daily_tokens",
-        "limits",
-        _("Tokens of a member in one day"),
-        _("Questions and answers together, from 00:00 UTC on"),
-        Number(None, 0, MAX_DAILY_TOKENS),
-    )
-    quotas = tuple(f"<@&{each.role_id}> {each.daily_turns:,}" for each in guild.roles if each.daily_turns is not None)
-    yield _entry(
-        "role_quotas",
-        "limits",
-        _("Roles with their own number of messages in one day"),
-        _("`/config roles quota` changes it for one role"),
-        Listed(quotas, _("none"), "config roles quota"),
-        lambda old: tuple((role.role_id, role.daily_turns) for role in old.roles if role.daily_turns is not None),
-        _not_here,
-        reset=_without_quotas,
-    )
-
-
 def _memory(operator: Settings) -> Iterable[GuildEntry]:
     yield _entry(
         "memory",
@@ -315,12 +288,6 @@ def _with_role_flag(old: GuildSettings, ids: Iterable[int], flag: str) -> GuildS
     for role_id in {*wanted, *(role.role_id for role in old.roles)}:
         given = role_id in wanted
         old = change_role(role_id, lambda role, given=given: replace(role, **{flag: given}))(old)  # type: ignore[misc]
-    return old
-
-
-def _without_quotas(old: GuildSettings) -> GuildSettings:
-    for role in old.roles:
-        old = change_role(role.role_id, lambda before: replace(before, daily_turns=None))(old)
     return old
 
 

@@ -31,7 +31,7 @@ async def guild_figures(session: AsyncSession, *, key: DialogKey, days: int, now
     rows = await session.execute(
         select(
             DailyUsage.day,
-            cast(func.sum(DailyUsage.turns), BigInteger).label("turns"),
+            cast(func.sum(DailyUsage.turns + DailyUsage.more_replies), BigInteger).label("messages"),
             func.count(DailyUsage.user_id).label("members"),
             cast(tokens, BigInteger).label("tokens"),
         )
@@ -42,7 +42,7 @@ async def guild_figures(session: AsyncSession, *, key: DialogKey, days: int, now
     members = await session.scalar(select(func.count(DailyUsage.user_id.distinct())).where(*used))
     answers = await _answers(session, key, datetime.combine(since, time(), UTC))
     return GuildFigures(
-        days=tuple(DayFigures(row.day, int(row.turns), int(row.members), int(row.tokens)) for row in rows),
+        days=tuple(DayFigures(row.day, int(row.messages), int(row.members), int(row.tokens)) for row in rows),
         members=int(members or 0),
         answers=answers,
         persona_names=await persona_names(session, key=key, persona_ids={each.persona_id for each in answers}),

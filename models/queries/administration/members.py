@@ -27,9 +27,9 @@ async def member_overview(session: AsyncSession, *, key: DialogKey, days: int, n
         .limit(1)
     )
     return MemberOverview(
-        turns_today=of_today.turns if of_today else 0,
+        messages_today=of_today.messages if of_today else 0,
         tokens_today=of_today.prompt_tokens + of_today.completion_tokens if of_today else 0,
-        turns=sum(each.turns for each in used),
+        messages=sum(each.messages for each in used),
         tokens=sum(each.prompt_tokens + each.completion_tokens for each in used),
         last_asked_at=await session.scalar(last),
         block=await block_of(session, key=key, now=now),

@@ -230,7 +230,7 @@ async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[
         )
         .order_by(DailyUsage.day.desc())
     )
-    return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens) for row in rows)
+    return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens, row.more_replies) for row in rows)
 
 
 def _utc_day(now: datetime) -> date:

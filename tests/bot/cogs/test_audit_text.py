@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cogs.admin.audit_text import GROUPS, on_discord, page_text, sentence
-from models.types import AuditRecord
+from bot.guilds.settings_file import Listed
+from models.types import AuditRecord, GuildSettings
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -59,12 +61,40 @@ def test_numbers_and_names_are_in_it() -> None:
 
 
 def test_settings_are_said_with_their_new_values() -> None:
-    changed = {"max_chat_logs": (5, 9), "locale": ("ko", None), "session_ttl": (None, 7200), "channels": ([], [1])}
+    changed = {"max_chat_logs": (5, 9), "locale": ("ko", None), "session_ttl": (None, 129_600), "channels": ([], [1])}
     details = json.dumps({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
     assert sentence(record("config.import", details), {}) == (
         "<@7> imported settings from a file: "
-        "`max_chat_logs` 9, `language` the default, `idle_time` 2 hours, `channels`."
+        "`max_chat_logs` 9, `language` the default, `idle_time` 36 hours, `channels`."
     )
+
+
+def test_limits_and_filters_are_said_by_the_names_of_their_commands() -> None:
+    changed = {
+        "minute_messages": (None, 5), "running_replies": (2, None), "daily_turns": (None, 1200),
+        "guild_daily_turns": (None, 5000), "filter_words": (0, 3), "moderation": (False, True),
+        "moderation_thresholds": ([], [["violence", 0.5]]),
+    }  # fmt: skip
+    details = json.dumps({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
+    assert sentence(record("config.set", details), {}) == (
+        "<@7> changed settings: `minute_messages` 5, `running_replies` the default, `daily_messages` 1,200, "
+        "`guild_daily_messages` 5,000, `filter words` 3, `filter moderation` on, `filter threshold`."
+    )
+    for restricted, where in ((True, "only in age-restricted channels"), (False, "in all channels")):
+        rated = json.dumps({"persona": 5, "age_restricted": restricted})
+        assert sentence(record("persona.rating", rated), {5: "Jack"}) == (
+            f"<@7> chose where the persona **Jack** answers: {where}."
+        )
+
+
+def test_every_setting_is_named_as_config_names_it() -> None:
+    """By the option of a command, the names of a subcommand, or a command that is not of `/config`."""
+    options = set(Listed.model_fields) | {f"channels {each}" for each in ("scope",)}
+    options |= {f"filter {each}" for each in ("words", "moderation", "threshold")}
+    for field in dataclasses.fields(GuildSettings):
+        details = json.dumps({field.name: {"old": None, "new": 1}})
+        [said] = re.findall("`([^`]+)`", sentence(record("config.set", details), {}))
+        assert said in options or said.startswith("/persona "), said
 
 
 def test_a_page_holds_what_there_is_room_for() -> None:

@@ -120,6 +120,63 @@ async def test_a_block_stops_what_is_written_and_what_waits(both: World) -> None
     assert len(here.engine.requests) == num_requests
 
 
+async def test_an_admin_sees_the_limits_of_a_member_as_the_member_does(both: World) -> None:
+    here = both
+    boss, ann = here.discord.user("boss"), here.discord.user("ann")
+    guild = here.discord.guild("boss's guild", managers=(boss,))
+    friends = here.discord.role(guild, "friends", ann)
+    await here.discord.join(guild)
+    await here.use(guild, boss, "config limits set", minute_messages=3, daily_messages=5, daily_tokens=90_000)
+    await here.use(guild, boss, "config limits role", role=friends, daily_messages=40)
+    asked = await here.ask(guild, ann, "One")
+    here.engine.reply("Once more.")
+    await here.discord.press(asked.messages()[0], ann, "Regenerate")
+    await here.discord.until(lambda: "Once more" in asked.messages()[0].content and not asked.messages()[0].runs())
+    message = await panel(here, guild, boss, ann)
+    assert "Today: 2 messages, " in message.content  # another reply counts as one
+    of_admin = message.content.partition("**Left of their limits**\n")[2].split("\n")
+    quota = (await here.use(guild, ann, "quota")).reply().split("\n")[1:]
+    assert of_admin[1:] == quota[1:]
+    assert of_admin[0].startswith("- this minute: 1 of 3 messages, all again <t:")
+    assert any(line.startswith("- today: 38 of 40 messages, all again <t:") for line in of_admin)
+    stats = (await here.use(guild, boss, "admin stats", days=1)).reply()
+    assert "- 2 messages, 2.0 a day" in stats
+    blocked = await here.use(guild, boss, "admin block", member=ann)
+    assert "Left of their limits" not in blocked.reply()  # they may ask for nothing
+
+
+async def test_a_block_stops_all_that_the_queue_shows(both: World) -> None:
+    """Also messages of shared conversations, and those that wait because too many replies are written at once."""
+    here = both
+    guild, boss, ann = await guild_of(here)
+    rooms = [guild.channel, here.discord.channel(guild, "two"), here.discord.channel(guild, "three")]
+    for room in rooms[1:]:
+        await here.discord.announce(room)
+    await here.use(guild, boss, "config set", scope="channel")
+    await here.use(guild, boss, "config limits set", running_replies=1)
+    here.engine.hang("So far", " so good")
+    running = await here.discord.chat(rooms[0], ann, "One")
+    await here.discord.until(lambda: "so good" in running.reply())
+    waiting = [await here.discord.chat(room, ann, "More") for room in rooms]
+    bobs = await here.discord.chat(rooms[0], here.discord.user("bob"), "And I?")
+    for each in (*waiting, bobs):
+        await here.discord.until(lambda each=each: each.messages())
+    shown = (await here.use(guild, ann, "queue")).reply()
+    assert "3 of your messages wait here:" in shown
+    assert "4 messages wait in all." in shown
+    num_requests = len(here.engine.requests)
+    await here.use(guild, boss, "admin block", member=ann, duration="forever")
+    for each in (running, *waiting):
+        await here.discord.done(each)
+    shown = (await here.use(guild, boss, "queue")).reply()
+    assert "messages wait in all" not in shown  # at most Bob's does
+    here.engine.release()
+    await here.discord.done(bobs)
+    assert "And I?" in bobs.reply()
+    assert len(here.engine.requests) == num_requests + 1  # Bob's
+    assert [each.reply() for each in waiting if "You said" in each.reply()] == []
+
+
 async def test_a_block_ends_by_itself_and_survives_a_restart(both: World) -> None:
     here = both
     guild, boss, ann = await guild_of(here)

@@ -55,6 +55,10 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     await both.use(guild, boss, "config channels scope", channel=bots, scope="member-channel")
     await both.use(guild, boss, "config roles add", role=friends)
     await both.use(guild, boss, "config roles quota", role=friends, daily_messages=4)
+    await both.use(guild, boss, "config limits role", role=friends, minute_messages=3, daily_tokens=5000)
+    await both.use(guild, boss, "config limits set", running_replies=1, guild_daily_messages=700)
+    await both.use(guild, boss, "config filter words", action="add", words="gosh*, very silly")
+    await both.use(guild, boss, "config filter threshold", category="violence", score=0.25)
     await both.use(guild, boss, "config memory on")
     before = await stored(both, guild)
     file = await exported(both, guild, boss)
@@ -70,6 +74,8 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     assert question.ephemeral
     assert "- Exchanges that I keep in mind: **10** → **3**" in question.content
     assert f"- Roles that may talk to me: **everybody** → <@&{friends.id}>" in question.content
+    assert "- Words that are kept out: **none** → **2 words**" in question.content
+    assert "gosh" not in question.content
     assert await stored(both, guild) == GuildSettings()  # nothing yet
     await both.bot.stop()
     await both.start_bot()  # the button outlives it
@@ -80,7 +86,20 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     assert len(records) == num_audited + 1
     action, actor, details = records[0]
     assert (action, actor, details["session_ttl"]) == ("config.import", boss.id, {"old": None, "new": 129_600})
-    assert details["roles"]["new"] == [{"role_id": friends.id, "allowed": True, "daily_turns": 4, "own_persona": False}]
+    assert details["roles"]["new"] == [
+        {
+            "role_id": friends.id,
+            "allowed": True,
+            "daily_turns": 4,
+            "own_persona": False,
+            "minute_messages": 3,
+            "daily_tokens": 5000,
+        }
+    ]
+    assert details["filter_words"] == {"old": 0, "new": 2}
+    file["settings"]["filter_words"] = ["other", "ones"]
+    asked = await give(both, guild, boss, file)
+    assert "- Words that are kept out: **2 words**, but others than now" in asked.reply()
 
 
 async def test_a_part_of_a_file_changes_only_that_part(both: World) -> None:
@@ -165,7 +184,7 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         (b"[" * 50_000, "not JSON"),
         (b'{"guildllama_settings": 1, "settings": {"max_chat_logs": NaN}}', "not JSON"),
         (b'{"guildllama_settings": 1, "settings": {"files": true, "files": true}}', "`files` stands in this file"),
-        (b" " * (65 << 10), "too large"),
+        (b" " * (513 << 10), "too large"),
         ([], "no file that"),
         ({"settings": {}}, "no file that"),
         ({"guildllama_settings": 2, "settings": {}}, "read version 1"),
@@ -175,7 +194,7 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         ({**GOOD, "settings": {"a`b@everyone": 1}}, "do not know these keys, so I took nothing from this file: "
          "`settings.ab@everyone`"),
         ({**GOOD, "settings": {"max_chat_logs": "3"}}, "The value of `settings.max_chat_logs` does not fit"),
-        ({**GOOD, "settings": {"max_chat_logs": 3.0}}, "not JSON"),
+        ({**GOOD, "settings": {"max_chat_logs": 3.0}}, "`settings.max_chat_logs`"),
         ({**GOOD, "settings": {"max_chat_logs": True}}, "`settings.max_chat_logs`"),
         ({**GOOD, "settings": {"max_chat_logs": 11}}, "`max_chat_logs` can be 10 at most"),
         ({**GOOD, "settings": {"max_reply_tokens": 513}}, "`max_reply_tokens` can be 512 at most"),
@@ -184,12 +203,15 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         ({**GOOD, "settings": {"idle_time": 10**12}}, "`settings.idle_time`"),
         ({**GOOD, "settings": {"daily_messages": -1}}, "`settings.daily_messages`"),
         ({**GOOD, "settings": {"scope": "user"}}, "`settings.scope`"),
+        ({**GOOD, "settings": {"minute_messages": 31}}, "`minute_messages` can be 30 at most"),
+        ({**GOOD, "settings": {"guild_running_replies": 65}}, "`guild_running_replies` can be 64 at most"),
+        ({**GOOD, "settings": {"moderation": True}}, "offers no moderation"),
         ({**GOOD, "settings": {"language": "tlh"}}, "`settings.language`"),
         ({**GOOD, "settings": {"channels": [{"id": 5}]}}, "`settings.channels.0.id`"),
         ({**GOOD, "settings": {"channels": [{"id": "5"}] * 101}}, "`settings.channels`"),
         ({**GOOD, "settings": {"roles": [{"id": "5", "admin": True}]}}, "`settings.roles.0.admin`"),
     ],
-    ids=range(27),
+    ids=range(30),
 )  # fmt: skip
 async def test_a_file_that_does_not_fit_is_refused_by_name(here: World, file: object, because: str) -> None:
     guild, boss = await guild_of(here)

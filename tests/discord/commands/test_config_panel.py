@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from bot.cogs.config.changes import RESETS, Setting
 from bot.cogs.settings_panel.draw import Panel, draw
 from bot.cogs.settings_panel.entries import value_text
 from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source
+from bot.guilds.limits import OPERATORS
 from bot.settings import load_settings
 from models.queries import audit_log, guild_settings
 from models.types import DialogKey, GuildSettings, RolePolicy
@@ -109,7 +111,9 @@ async def test_every_setting_is_on_a_page_with_its_value_and_source(both: World)
     shown = []
     for page in guild_pages():
         await turn_to(both, panel, boss, page)
-        assert text_of(panel).count("· the default") == sum(PAGE_OF[name] == page for name in NAMES)
+        text = text_of(panel)
+        sources = text.count("· the default") + text.count("· the owner of this bot offers no moderation")
+        assert sources == sum(PAGE_OF[name] == page for name in NAMES)
         shown += [name for name in NAMES if f":{name}:" in str(panel.components)]
         assert ids(panel, "reset") == []  # nothing was chosen, so nothing can be reset
     assert shown == NAMES
@@ -351,8 +355,12 @@ async def test_every_page_fits_into_a_message() -> None:
         channels=frozenset(many),
         locked_channels=frozenset(many),
         channel_scopes=tuple((each, "member-channel") for each in many),
-        roles=tuple(RolePolicy(each, True, 5, True) for each in many),
+        roles=tuple(RolePolicy(each, True, 10**9, True, 10**6, 10**5, 10**9) for each in many),
         own_personas="roles",
+        **dict.fromkeys(OPERATORS, 10**6),
+        filter_words=tuple(f"secret{each}" for each in range(200)),
+        moderation=True,
+        moderation_thresholds=tuple((f"{each:02}" + "a" * 48, 0.123456) for each in range(40)),
     )
     entries = guild_entries(settings, operator)
     panel = Panel("config", "Settings", guild_pages(), entries, settings, guild_source(), 10**18)
@@ -370,3 +378,77 @@ async def test_what_the_operator_allows_no_more_is_shown_as_that() -> None:
     assert shown["idle_time"] == "**7 days** · the limit of this bot's owner (30 days was chosen)"
     assert shown["memory"] == "**off** · the owner of this bot allows none"
     assert shown["daily_messages"] == "**no limit** · the default"
+
+
+async def test_limits_have_the_operators_numbers_and_bounds() -> None:
+    operator = load_settings(env_file=None, member_daily_messages=50)
+    chosen = GuildSettings(minute_messages=5, guild_minute_messages=1000, daily_tokens=7)
+    shown = {entry.name: value_text(entry, chosen, guild_source()) for entry in guild_entries(chosen, operator)}
+    assert shown["minute_messages"] == "**5** · chosen by this guild"
+    assert shown["running_replies"] == "**2** · the default"
+    assert shown["daily_messages"] == "**50** · the default"
+    assert shown["daily_tokens"] == "**7** · chosen by this guild"
+    assert shown["guild_minute_messages"] == "**600** · the limit of this bot's owner (1,000 was chosen)"
+    assert shown["guild_daily_messages"] == "**no limit** · the default"
+
+
+async def test_a_reset_is_that_of_the_command_where_it_has_the_same_name() -> None:
+    """But for `roles`: the command also takes the roles' daily numbers back, which the panel has on another page."""
+    everything = GuildSettings(
+        dialog_scope="thread", max_chat_logs=1, max_reply_tokens=1, retention_days=1, session_ttl=timedelta(hours=1),
+        own_personas="roles", streaming=False, locale="ko", channels=frozenset({1}),
+        roles=(RolePolicy(2, True, 1, True, 1, 1, 1),), channel_scopes=((3, "channel"),),
+        locked_channels=frozenset({4}), memory=True, persona_face="name", files=False, filter_words=("a",),
+        moderation=True, moderation_thresholds=(("violence", 0.25),), **dict.fromkeys(OPERATORS, 1),
+    )  # fmt: skip
+    resets = dict(RESETS)
+    reset = everything
+    for entry in guild_entries(everything, load_settings(env_file=None)):
+        after = entry.reset(everything)
+        assert after != everything, entry.name
+        if entry.name in resets and entry.name != "roles":
+            assert after == resets[entry.name](everything), entry.name
+        reset = entry.reset(reset)
+    assert reset == GuildSettings()  # nothing is left that only `everything` takes back
+    assert len(get_args(Setting)) <= 25  # Discord's limit for the choices of an option
+    assert set(get_args(Setting)) == set(resets)
+
+
+async def test_limits_and_filters_are_changed_shown_and_reset(both: World) -> None:
+    guild, boss = await both.member("boss", manager=True)
+    friends = both.discord.role(guild, "friends")
+    await both.use(guild, boss, "config limits role", role=friends, minute_messages=9, daily_messages=4)
+    await both.use(guild, boss, "config filter words", action="add", words="gosh, darn")
+    await both.use(guild, boss, "config filter threshold", category="violence", score=0.5)
+    panel = await opened(both, guild, boss)
+    await turn_to(both, panel, boss, "limits")
+    assert f"<@&{friends.id}> `minute_messages` 9, `daily_messages` 4" in text_of(panel)
+    await write(both, panel, boss, "minute_messages", "5")
+    await both.discord.until(lambda: "**5** · chosen by this guild" in text_of(panel))
+    assert "from 1 to 30" in await refusal(both, await write(both, panel, boss, "minute_messages", "31"))
+    assert "from 1 to 2" in await refusal(both, await write(both, panel, boss, "running_replies", "0"))
+    await press(both, panel, boss, "reset", "role_limits")
+    await turn_to(both, panel, boss, "together")
+    await write(both, panel, boss, "guild_daily_messages", "1,000")
+    await both.discord.until(lambda: "**1,000** · chosen by this guild" in text_of(panel))
+    await turn_to(both, panel, boss, "safety")
+    assert "**2 words** · chosen by this guild" in text_of(panel)
+    assert "`violence` from 0.5 · chosen by this guild" in text_of(panel)
+    assert "gosh" not in str(panel.components)
+    assert ids(panel, "on", "moderation") == []  # the button cannot be pressed
+    [off] = [each["custom_id"] for each in panel.all_components() if ":on:" in each["custom_id"]]
+    used = await both.discord.force_component(panel, boss, off)
+    assert "offers no moderation" in await refusal(both, used)
+    after = await stored(both, guild)
+    assert after == GuildSettings(
+        minute_messages=5,
+        guild_daily_turns=1000,
+        filter_words=("gosh", "darn"),
+        moderation_thresholds=(("violence", 0.5),),
+    )
+    await press(both, panel, boss, "reset", "filter_words")
+    await press(both, panel, boss, "reset", "moderation_thresholds")
+    assert await stored(both, guild) == GuildSettings(minute_messages=5, guild_daily_turns=1000)
+    await both.use(guild, boss, "config reset", setting="guild_limits")
+    await both.use(guild, boss, "config reset", setting="minute_messages")
+    assert await stored(both, guild) == GuildSettings()

@@ -58,7 +58,7 @@ async def test_words_are_kept_out_of_messages_and_of_the_log(both: World) -> Non
     cleared = await here.use(guild, boss, "config filter words", action="clear")
     assert "0 words are filtered now." in cleared.reply()
     details = [json.loads(each.details) for each in await audited(here, guild)]
-    assert details == [{"filter_words": "0"}, {"filter_words": "1"}, {"filter_words": "2"}]
+    assert details == [{"filter_words": {"old": old, "new": new}} for old, new in ((1, 0), (2, 1), (0, 2))]
     log = here.bot.log().casefold()
     assert not any(word in log for word in ("gosh", "silly"))
 
