@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
+    speculate: Literal["auto", "ngram", "off"] = "auto"
     kv_host_memory: str = "auto"
     kv_dir: str | None = None
     kv_dir_size: str = "4GiB"

@@ -20,13 +20,14 @@ PAGE_SIZE: Final = 16
 MAX_GPU_ROWS: Final = 256  # unless the user asks for more
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZE: Final = ("auto", "none", "int8", "int4")
+SPECULATE: Final = ("auto", "ngram", "off")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
 _UP_TO_4_BITS: Final = ("Q4_", "IQ4_", "MXFP4", "Q2_", "Q3_", "int4")  # files' bits that int4 stands in for
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Concrete values, none of them "auto" except `kv_dtype`. Times are in seconds."""
+    """Concrete values, none of them "auto" except `kv_dtype` and `speculate`. Times are in seconds."""
 
     device: torch.device
     dtype: torch.dtype
@@ -42,6 +43,7 @@ class EngineConfig:
     num_host_slots: int | None = None  # pages that each rank keeps in the host's memory; None: a share of what is free
     quantize: str = "none"
     kv_dtype: str = "auto"  # auto: the same as `dtype`
+    speculate: str = "auto"  # drafts of next tokens; auto: where the ids are certainly the same as without
     max_waiting: int = 256  # requests that may wait, besides those that run
     world_size: int = 1
     rank: int = 0
@@ -75,6 +77,7 @@ def resolve(
     num_kv_pages: int | None = None,
     quantize: str = "auto",
     kv_dtype: str = "auto",
+    speculate: str = "auto",
     max_waiting: int = 256,
     seed: int | None = None,
     share_gpu: bool = False,
@@ -88,6 +91,8 @@ def resolve(
     torch_device = _device(device, local_rank, share_gpu)
     on_gpu = torch_device.type == "cuda"
     _check_kv_dtype(kv_dtype, torch_device)
+    if _one_of("--speculate", speculate, SPECULATE) == "ngram" and on_gpu:
+        raise ConfigError("--speculate", expected="auto or off on a GPU, which verifies no drafts yet", found=speculate)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     rows = _at_least_one("--max-batch", max_num_seqs, MAX_GPU_ROWS if on_gpu else 8)
@@ -106,6 +111,7 @@ def resolve(
         num_kv_pages=num_kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
         kv_dtype=kv_dtype,
+        speculate=speculate,
         max_waiting=max_waiting,
         world_size=world_size,
         rank=rank,

@@ -17,6 +17,7 @@ SETTING_OF_FLAG = {
     "--max-seq-len": "GUILDLLAMA_MAX_SEQ_LEN",
     "--device": "GUILDLLAMA_DEVICE",
     "--quantize": "GUILDLLAMA_QUANTIZE",
+    "--speculate": "GUILDLLAMA_SPECULATE",
     "--chat-template": "GUILDLLAMA_CHAT_TEMPLATE",
     "--kv-host-memory": "GUILDLLAMA_KV_HOST_MEMORY",
     "--kv-dir": "GUILDLLAMA_KV_DIR",
@@ -52,6 +53,8 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         command += ["--device", settings.device]
     if settings.quantize != "auto":
         command += ["--quantize", settings.quantize]
+    if settings.speculate != "auto":
+        command += ["--speculate", settings.speculate]
     if settings.kv_host_memory != "auto":
         command += ["--kv-host-memory", settings.kv_host_memory]
     if settings.kv_dir is not None:

@@ -168,6 +168,8 @@ class EngineCore:
             tokens_generated=totals.output_tokens,
             preemptions=totals.preemptions,
             steps=totals.steps,
+            drafted_tokens=totals.drafted_tokens,
+            accepted_tokens=totals.accepted_tokens,
             finished=dict(totals.finished),
             step_time=self._step_loop.step_time.copy(),
             queue_time=self._queue_time.copy(),
@@ -321,9 +323,9 @@ class EngineCore:
                 state.first_token_at = now
                 self._first_token_time.observe(now - state.submitted_at)
             error = output.error or NOT_A_NUMBER if output.finish_reason == "error" else None
-            logprobs = () if output.logprobs is None else (output.logprobs,)
             usage = output.request.usage
-            outputs.append((state, RequestOutput(output.token_ids, usage, output.finish_reason, error, logprobs)))
+            reason = output.finish_reason
+            outputs.append((state, RequestOutput(output.token_ids, usage, reason, error, output.logprobs)))
         self._output_processor.publish(outputs)
 
     def _on_hang(self, limit: float) -> None:

@@ -64,4 +64,6 @@ class EngineStats:
     queue_time: Histogram  # from submission to the first step
     first_token_time: Histogram  # from submission to the first token
     rank_memory: tuple[int, ...]  # bytes that each rank has allocated on its device
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0  # drafts that were right
     kv_tokens_reloaded: int = 0  # restored from the files of the engine before this one

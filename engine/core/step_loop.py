@@ -62,7 +62,9 @@ class StepLoop:
                 raise RuntimeError("requests are left, but no step can be scheduled")
             return StepResult(scheduled, [], idle=scheduled is None)
         ids = self._runner.wait(due[1])
-        outputs = self._scheduler.update_from_output(due[0], ids, self._runner.logprobs(due[1]))
+        outputs = self._scheduler.update_from_output(
+            due[0], ids, self._runner.logprobs(due[1]), self._runner.verified(due[1])
+        )
         self.step_time.observe(time.perf_counter() - started)
         return StepResult(scheduled, outputs, idle=False)
 

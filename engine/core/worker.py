@@ -77,6 +77,8 @@ def start_worker(
 
 def scheduler_from_config(config: EngineConfig, worker: Worker) -> Scheduler:
     """The scheduler that goes with a config, and with the pages and slots that the worker's runner has."""
+    runner, speculate = worker.runner, config.speculate
+    drafts = speculate == "ngram" or (speculate == "auto" and runner.drafts_are_exact)
     return Scheduler(
         max_num_seqs=config.max_num_seqs,
         num_pages=worker.runner.num_kv_pages,
@@ -87,6 +89,8 @@ def scheduler_from_config(config: EngineConfig, worker: Worker) -> Scheduler:
         page_size=config.page_size,
         max_host_slots=worker.runner.num_host_slots,
         page_bytes=kv_bytes_per_page(worker.model.spec, config),
+        max_draft_tokens=runner.max_draft_tokens if drafts else 0,
+        draft_cost=runner.draft_cost,
     )
 
 

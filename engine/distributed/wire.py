@@ -4,7 +4,7 @@
     sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
                  is_adjusted
     page grants  row, index in the row's page table, page id
-    chunks       row, start, is_last, number of tokens
+    chunks       row, start, number of samples, number of tokens
     decode rows
     freed rows
     copies       duplicates (page, page); overwritten pages; overwritten slots; restores (slot, page);
@@ -83,7 +83,7 @@ def encode_command(command: RankCommand) -> torch.Tensor:
     for grant in plan.page_grants:
         out += grant
     for chunk in plan.chunks:
-        out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
+        out += (chunk.row, chunk.start, chunk.num_samples, len(chunk.token_ids))
     out += plan.decode_rows
     out += plan.freed_rows
     for duplicate in copies.duplicates:
@@ -122,8 +122,9 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     restores, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
     saves, at = _read_section(data, at, num_copies[4], _COPY_WIDTH)
     chunks = []
-    for row, start, is_last, length in chunk_heads:
-        chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
+    for row, start, samples, length in chunk_heads:
+        token_ids = tuple(data[at : at + length])
+        chunks.append(PrefillChunk(row, start, token_ids, samples > 0, max(0, samples - 1)))
         at += length
     if at != len(data):
         raise ValueError(f"an encoded command of {len(data)} ints whose sections add up to {at}")

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from engine.logits_params import TokenLogprobs
 from engine.runner.page_images import PageImages
 from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.verification import VerifiedRun
 
 StepHandle = TypeVar("StepHandle")  # a launched step, whose sampled ids may not be there yet; opaque to the caller
 
@@ -23,6 +24,9 @@ class Runner(Protocol[StepHandle]):
 
     num_kv_pages: int  # a plan may grant pages 0 … num_kv_pages - 1
     num_host_slots: int  # slots of the host tier, once all are ready
+    max_draft_tokens: int  # drafts that a row may verify in a step; 0: this runner verifies none
+    draft_cost: float  # time that one more token takes in a step that decodes one, in such steps
+    drafts_are_exact: bool  # a token's logits are the same, to the bit, whether it is decoded or verified
 
     @property
     def num_ready_slots(self) -> int:
@@ -37,7 +41,7 @@ class Runner(Protocol[StepHandle]):
         ...
 
     def wait(self, handle: StepHandle) -> dict[int, int]:
-        """Wait for a step; return the id sampled for each of `plan.sampled_rows`.
+        """Wait for a step; return the id sampled for each of `plan.sampled_rows`. `verified` has those of drafts.
 
         An id of -1 means that the row's logits cannot be sampled from: one is NaN or +∞, or all are −∞. If such a row
         decodes again before it is freed, the runner feeds it id 0.
@@ -47,7 +51,14 @@ class Runner(Protocol[StepHandle]):
     def logprobs(self, handle: StepHandle) -> dict[int, TokenLogprobs]:
         """The log-probabilities at the sampled ids of a step that has been waited for, by row; rank 0 only.
 
-        Rows that ask for none, and rows whose id is -1, are missing.
+        Rows that ask for none, rows whose id is -1, and rows that `verified` has are missing.
+        """
+        ...
+
+    def verified(self, handle: StepHandle) -> dict[int, VerifiedRun]:
+        """What the rows that verified drafts in a step sampled, once it has been waited for.
+
+        The next plan may decode such a row: it goes on after the last of these ids.
         """
         ...
 

@@ -1,12 +1,14 @@
 """The runner in plain torch. A CPU uses it, and on any device it is the reference for the faster runners.
 
 Row state (page tables, positions, sampling parameters) is plain Python. Sampled ids stay on the device until they are
-waited for, so that a step can be launched before the ids of the step before it are read.
+waited for, so that a step can be launched before the ids of the step before it are read. Only a step that verifies
+drafts reads its ids at once: they decide where its rows go on.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.runner.page_images import PageImages, page_bytes
 from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.verification import VerifiedRun, num_accepted
 
 
 @dataclass(slots=True)
@@ -36,24 +39,45 @@ class _RowState:
 
 
 @dataclass(frozen=True, slots=True)
+class _Samples:
+    """The tokens that a step samples, in order: which of its tokens each follows, its row and its position."""
+
+    sources: list[int]
+    rows: tuple[int, ...]
+    positions: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class TorchStepHandle:
-    """A launched step: the sampled rows and their ids, which a GPU is still copying to the host until `ready`."""
+    """A launched step: the row of each sample and its id, which a GPU is still copying to the host until `ready`."""
 
     rows: tuple[int, ...]
     ids: Tensor  # [len(rows)], on the host
     ready: torch.cuda.Event | None
-    logprobs: LogprobsBatch | None = None
+    logprobs: LogprobsBatch | None = None  # by sample instead of by row
+    runs: tuple[tuple[int, int, int], ...] = ()  # of rows that verified drafts: row, first sample, samples that count
 
 
+MAX_DRAFT_TOKENS: Final = 11  # with the token before them 12, as many as a few groups of weights are read for
 _NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
 
 
 class TorchRunner:
     """A `Runner` on any device, built with its KV pages."""
 
+    draft_cost = 0.25  # of the embedded model, as measured on a CPU: see docs/performance-cpu.md
+    # A draft attends as a token that decodes does: torch sums in another order for several queries.
+    _attends_drafts_alone = True
+
     def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int, num_host_slots: int = 0) -> None:
         self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         self._config, self._model, self._device = config, model, config.device
+        self.max_draft_tokens = MAX_DRAFT_TOKENS if config.device.type == "cpu" else 0
+        # torch's own products of floats depend on how many tokens are multiplied, in their last bits.
+        self.drafts_are_exact = not model.spec.architecture.experts and all(
+            layer.quantized is not None
+            for layer in (*(linear for block in model.blocks for linear in block.linears), model.output)
+        )
         self._padding_ids = padding_ids(model)
         self._adjuster = LogitsAdjuster(model.spec.vocab_size, config.device)
         self._rows = [_RowState() for _ in range(config.max_num_seqs)]
@@ -69,17 +93,19 @@ class TorchRunner:
         """Launch a step; see `Runner`."""
         self._host_pages.copy(plan.copies)
         self._update_rows(plan)
-        rows = plan.sampled_rows
-        token_ids, positions, segments, sources = self._flatten_batch(plan)
+        token_ids, positions, segments, samples = self._flatten_batch(plan)
         if not segments:
             return _NO_SAMPLES
-        logits = self._logits(token_ids, positions, segments, sources)
+        logits = self._logits(token_ids, positions, segments, samples.sources)
         if logits is None:
             return _NO_SAMPLES
-        sampled, logprobs = self._sample(logits, rows, dict(plan.token_masks))
+        sampled, logprobs = self._sample(logits, samples, dict(plan.token_masks))
         ids = tensor_parallel.broadcast(sampled)
-        self._last_ids[torch.tensor(rows, device=self._device)] = ids.clamp_min(0)
-        return self._handle(rows, ids, logprobs)
+        if any(chunk.num_drafts for chunk in plan.chunks):
+            runs = self._accept_drafts(plan, ids)
+            return self._handle(samples.rows, ids, logprobs, runs)
+        self._last_ids[torch.tensor(samples.rows, device=self._device)] = ids.clamp_min(0)
+        return self._handle(samples.rows, ids, logprobs)
 
     def wait(self, handle: TorchStepHandle) -> dict[int, int]:
         """The ids that a step sampled; see `Runner`."""
@@ -89,7 +115,29 @@ class TorchRunner:
 
     def logprobs(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
         """Log-probabilities of a step's ids; see `Runner`."""
-        return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
+        verifying = {row for row, _, _ in handle.runs}
+        found = self._logprobs_by_sample(handle).items()
+        return {row: scores for at, scores in found if (row := handle.rows[at]) not in verifying}
+
+    def verified(self, handle: TorchStepHandle) -> dict[int, VerifiedRun]:
+        """The ids of rows that verified drafts; see `Runner`."""
+        if not handle.runs:
+            return {}
+        ids, logprobs = handle.ids.tolist(), self._logprobs_by_sample(handle)
+        return {
+            row: VerifiedRun(
+                tuple(ids[first : first + count]),
+                tuple(logprobs[at] for at in range(first, first + count) if at in logprobs),
+            )
+            for row, first, count in handle.runs
+        }
+
+    def _logprobs_by_sample(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
+        if handle.logprobs is None:
+            return {}
+        if handle.ready is not None:
+            handle.ready.synchronize()
+        return handle.logprobs.by_row(dict(enumerate(handle.ids.tolist())))
 
     @property
     def page_bytes(self) -> int:
@@ -154,8 +202,8 @@ class TorchRunner:
                 raise ValueError(f"row {row} has {len(page_ids)} pages and is granted page number {index}")
             page_ids.append(page_id)
 
-    def _flatten_batch(self, plan: StepPlan) -> tuple[Tensor, Tensor, list[Segment], list[int]]:
-        """The step's token ids and positions, both [T], chunks before decode rows; and which tokens sample."""
+    def _flatten_batch(self, plan: StepPlan) -> tuple[Tensor, Tensor, list[Segment], _Samples]:
+        """The step's token ids and positions, both [T], chunks before decode rows; and what is sampled."""
         token_ids: list[int] = []
         positions: list[int] = []
         segments: list[Segment] = []
@@ -164,10 +212,12 @@ class TorchRunner:
             state, end = self._rows[chunk.row], chunk.start + len(chunk.token_ids)
             token_ids += chunk.token_ids
             positions += range(chunk.start, end)
-            segments.append(Segment(state.page_ids, chunk.start, len(chunk.token_ids)))
+            if chunk.num_drafts and self._attends_drafts_alone:
+                segments += [Segment(state.page_ids, position, 1) for position in range(chunk.start, end)]
+            else:
+                segments.append(Segment(state.page_ids, chunk.start, len(chunk.token_ids)))
             state.num_computed_tokens = end
-            if chunk.is_last:
-                sources.append(len(token_ids) - 1)
+            sources += range(len(token_ids) - chunk.num_samples, len(token_ids))
         for row in plan.decode_rows:
             state = self._rows[row]
             sources.append(len(positions))
@@ -177,12 +227,35 @@ class TorchRunner:
         flat = torch.tensor(token_ids, dtype=torch.int64, device=self._device)
         if plan.decode_rows:
             flat = torch.cat((flat, self._last_ids[torch.tensor(plan.decode_rows, device=self._device)]))
-        return flat, torch.tensor(positions, device=self._device), segments, sources
+        samples = _Samples(sources, plan.sampled_rows, [positions[source] + 1 for source in sources])
+        return flat, torch.tensor(positions, device=self._device), segments, samples
+
+    def _accept_drafts(self, plan: StepPlan, ids: Tensor) -> tuple[tuple[int, int, int], ...]:
+        """Set where each sampled row goes on, and with which token; the rows that verified drafts, as in a handle."""
+        sampled: list[int] = ids.tolist()
+        rows, last_ids, runs = [], [], []
+        first = 0
+        for chunk in plan.chunks:
+            end = first + chunk.num_samples
+            if chunk.is_last:
+                split = len(chunk.token_ids) - chunk.num_drafts
+                count = 1 + num_accepted(chunk.token_ids[split:], sampled[first:end])
+                self._rows[chunk.row].num_computed_tokens = chunk.start + split + count - 1
+                rows.append(chunk.row)
+                last_ids.append(sampled[first + count - 1])
+                if chunk.num_drafts:
+                    runs.append((chunk.row, first, count))
+            first = end
+        rows += plan.decode_rows
+        last_ids += sampled[first:]
+        self._last_ids[torch.tensor(rows)] = torch.tensor(last_ids).clamp_min(0)
+        return tuple(runs)
 
     def _sample(
-        self, logits: Tensor, rows: tuple[int, ...], masks: dict[int, bytes]
+        self, logits: Tensor, samples: _Samples, masks: dict[int, bytes]
     ) -> tuple[Tensor, LogprobsBatch | None]:
-        """[len(rows)] ids on rank 0, and log-probabilities if a row asks for them; on others, room for rank 0's ids."""
+        """An id of each sample on rank 0, and log-probabilities if a row asks for them; on others, room for its ids."""
+        rows = samples.rows
         if self._config.rank:
             return torch.empty(len(rows), dtype=torch.int64, device=self._device), None
         if self._padding_ids is not None:
@@ -190,7 +263,7 @@ class TorchRunner:
         counts = {at: n for at, row in enumerate(rows) if (n := self._rows[row].num_logprobs) is not None}
         adjusted = [at for at, row in enumerate(rows) if row in self._adjuster]
         if not counts and not adjusted:
-            return self._choose(logits, rows), None
+            return self._choose(logits, samples), None
         asked = torch.tensor(list(counts), dtype=torch.int64, device=self._device)
         unadjusted = logits[asked] if counts else None
         at = torch.tensor(adjusted, dtype=torch.int64, device=self._device)
@@ -199,17 +272,16 @@ class TorchRunner:
             some = logits[at]
             self._adjuster.adjust(some, adjusted_rows, masks)
             logits[at] = some
-        ids = self._choose(logits, rows)
+        ids = self._choose(logits, samples)
         if adjusted:
             self._adjuster.record(adjusted_rows, ids[at])
         if unadjusted is None:
             return ids, None
-        asking = [rows[index] for index in counts]
-        return ids, log_probabilities(unadjusted, ids[asked], asking, list(counts.values()))
+        return ids, log_probabilities(unadjusted, ids[asked], list(counts), list(counts.values()))
 
-    def _choose(self, logits: Tensor, rows: tuple[int, ...]) -> Tensor:
-        """One id for each row, by its temperature and top-p."""
-        states = [self._rows[row] for row in rows]
+    def _choose(self, logits: Tensor, samples: _Samples) -> Tensor:
+        """One id for each sample, by its row's temperature and top-p."""
+        states = [self._rows[row] for row in samples.rows]
         if all(state.temperature <= 0 for state in states):
             return greedy(logits)
         return sample(
@@ -217,12 +289,18 @@ class TorchRunner:
             torch.tensor([state.temperature for state in states], device=self._device),
             torch.tensor([state.top_p for state in states], device=self._device),
             torch.tensor([signed64(state.seed) for state in states], device=self._device),
-            torch.tensor([state.num_computed_tokens for state in states], device=self._device),
+            torch.tensor(samples.positions, device=self._device),
         )
 
-    def _handle(self, rows: tuple[int, ...], ids: Tensor, logprobs: LogprobsBatch | None) -> TorchStepHandle:
+    def _handle(
+        self,
+        rows: tuple[int, ...],
+        ids: Tensor,
+        logprobs: LogprobsBatch | None,
+        runs: tuple[tuple[int, int, int], ...] = (),
+    ) -> TorchStepHandle:
         if not ids.is_cuda:
-            return TorchStepHandle(rows, ids, None, logprobs)
+            return TorchStepHandle(rows, ids, None, logprobs, runs)
         host_ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
         host_ids.copy_(ids, non_blocking=True)
         logprobs = logprobs and logprobs.to_host()

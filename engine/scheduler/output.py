@@ -16,7 +16,7 @@ class ScheduledStep:
     """
 
     plan: StepPlan
-    sampled: tuple[tuple[int, Request], ...]  # (row, request) in the order of `plan.sampled_rows`
+    sampled: tuple[tuple[int, Request], ...]  # (row, request), each once, in the order of `plan.sampled_rows`
     new_requests: tuple[Request, ...] = ()  # admitted for the first time
 
 
@@ -27,7 +27,7 @@ class TokenOutput:
     request: Request
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
-    logprobs: TokenLogprobs | None = None  # of the new id, where the request asked for them
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of each new id, where the request asked for them
     error: str | None = None  # with the finish reason "error": what is wrong, if it is not the model
 
 
@@ -39,6 +39,8 @@ class SchedulerTotals:
     num_prefilled_tokens: int = 0
     cached_tokens: int = 0  # prompt tokens that were not computed for their request
     output_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0  # drafts that were right
     finished: Counter[str] = field(default_factory=Counter)  # by finish reason
     preemptions: int = 0
     steps: int = 0

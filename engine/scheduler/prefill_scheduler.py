@@ -36,7 +36,7 @@ class PrefillScheduler:
 
     def schedule(self, draft: StepDraft) -> None:
         """Spend the budget of prompt tokens, one request at a time."""
-        budget = remaining = self._token_budget.prefill_tokens(len(draft.decode_requests))
+        budget = remaining = self._token_budget.prefill_tokens(len(draft.decode_requests)) - draft.num_draft_tokens
         next_donation: BudgetDonation | None = None  # from the request before, which was blocked
         num_finished = 0
         while remaining > 0 and num_finished < MAX_FINISHED_PROMPTS:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from engine.logits_params import NEUTRAL, Adjustment, LogitsParams, TokenConstraint
 from engine.scheduler.kv_cache.page_table import PageTable
+from engine.scheduler.ngram_index import NgramIndex
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -64,6 +65,8 @@ class Request:
     num_in_flight_tokens: int = 0  # tokens that scheduled steps sample and whose ids have not been read
     num_prefilled_tokens: int = 0  # prompt tokens that were computed for this request before its first output token
     admission_index: int = -1  # serial number of its last admission; -1: never admitted
+    ngrams: NgramIndex | None = None  # of its tokens, once it decodes where drafts are verified
+    is_verifying: bool = False  # a scheduled step verifies drafts of it: how many tokens that gives is not known yet
     is_erased: bool = False  # its tenant was erased after it had arrived
 
     def __post_init__(self) -> None:

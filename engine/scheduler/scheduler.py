@@ -2,7 +2,7 @@
 
 A step decodes one token in every running row whose prefill is complete, and spends a budget of prompt tokens
 (`TokenBudget`) on chunks of one prompt or several. `Fairness` orders the prompts, those of running and of waiting
-requests alike.
+requests alike. A row may also verify drafts of its next tokens (`Drafter`); the tenant is charged for those accepted.
 
 Decode: if a row needs another page and none is available, a running request is preempted: the last admitted one of the
 client with the most rows, of the tenant with the most rows. It may be that row's own.
@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.copy_budget import CopyBudget
+from engine.scheduler.drafter import Drafter
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness
 from engine.scheduler.kv_cache.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
 from engine.scheduler.output import ScheduledStep, TokenOutput
@@ -25,8 +26,9 @@ from engine.scheduler.prefill_scheduler import PrefillScheduler
 from engine.scheduler.request import Request, RequestStatus
 from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import StepDraft
-from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
+from engine.scheduler.verification import VerifiedRun
 
 
 class Scheduler:
@@ -46,12 +48,14 @@ class Scheduler:
         max_host_slots: int = 0,
         page_bytes: int = 1,
         min_restored_pages: int = MIN_RESTORED_PAGES,
+        max_draft_tokens: int = 0,
+        draft_cost: float = 1.0,
     ) -> None:
         """`page_lookahead`: pages that a decoding row gets at a time while many are available. The token limits and
         `counts_rows`: see TokenBudget.
 
         `max_host_slots`: slots of the host tier, which exist once `cache.host.grow` has said so; `page_bytes`: of one
-        rank.
+        rank. `max_draft_tokens` and `draft_cost`: see Drafter.
 
         Raises ValueError if the pages cannot hold one request of `max_context` tokens.
         """
@@ -66,6 +70,7 @@ class Scheduler:
         self._pool = RequestPool(self.cache, self._fairness, max_num_seqs=max_num_seqs, max_context=max_context)
         self.totals, self._batch = self._pool.totals, self._pool.batch
         token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs, counts_rows=counts_rows)
+        self._drafter = Drafter(self._pool, token_budget, max_draft_tokens, draft_cost)
         self._prefill = PrefillScheduler(self._pool, token_budget)
 
     @property
@@ -112,11 +117,13 @@ class Scheduler:
                 if (
                     request.status is not RequestStatus.DECODE
                     or request.num_scheduled_tokens >= request.max_total_tokens
+                    or request.is_verifying
                 ):
                     continue
                 # Which token may come next depends on the one that is still in flight.
                 if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
+            self._drafter.schedule(draft)
             self._prefill.schedule(draft)
             if draft.decode_requests or draft.chunks or self.cache.has_waiting_copies:
                 return self._commit(draft)
@@ -124,40 +131,64 @@ class Scheduler:
                 return self._commit(draft) if self.cache.host.has_work else None
 
     def update_from_output(
-        self, step: ScheduledStep, ids: dict[int, int], logprobs: Mapping[int, TokenLogprobs] = MappingProxyType({})
+        self,
+        step: ScheduledStep,
+        ids: Mapping[int, int],
+        logprobs: Mapping[int, TokenLogprobs] = MappingProxyType({}),
+        verified: Mapping[int, VerifiedRun] = MappingProxyType({}),
     ) -> list[TokenOutput]:
-        """Apply the ids that a step sampled: row -> id. An id below 0: the row's logits are NaN or infinite."""
+        """Apply the ids that a step sampled: row -> id. An id below 0: the row's logits are NaN or infinite.
+
+        `verified`: the ids of rows that verified drafts, which count instead.
+        """
         outputs = []
         for row, request in step.sampled:
             if request.status is RequestStatus.FINISHED:
                 continue
-            token_id = ids[row]
             request.num_in_flight_tokens -= 1
+            run = verified.get(row) if request.is_verifying else None
+            request.is_verifying = False
+            if run is None:
+                scores = (logprobs[row],) if row in logprobs else ()
+                outputs.append(self._take_tokens(request, (ids[row],), scores))
+            else:
+                request.num_computed_tokens += run.num_accepted
+                self.totals.accepted_tokens += run.num_accepted
+                outputs.append(self._take_tokens(request, run.token_ids, run.logprobs))
+        return outputs
+
+    def _take_tokens(
+        self, request: Request, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprobs, ...]
+    ) -> TokenOutput:
+        """Append sampled ids to a request until one ends it. Those after that are dropped."""
+        error: str | None = None
+        first = len(request.token_ids)
+        for number, token_id in enumerate(token_ids):
+            if number:
+                self._fairness.charge(request, DECODE_WEIGHT)
             if token_id < 0:
                 self._pool.finish(request, "error")
-                outputs.append(TokenOutput(request, (), "error"))
-                continue
+                break
             try:
                 is_stop = token_id in request.params.stop_token_ids and not request.params.ignore_eos
                 is_complete = is_stop if request.constraint is None else _advance(request.constraint, token_id, is_stop)
-            except ConstraintFailed as error:
+            except ConstraintFailed as failure:
                 self._pool.finish(request, "error")
-                outputs.append(
-                    TokenOutput(request, (), "error", error=f"The reply cannot follow its grammar: {error}.")
-                )
-                continue
+                error = f"The reply cannot follow its grammar: {failure}."
+                break
             if is_stop:
                 self._pool.finish(request, "stop")
-                outputs.append(TokenOutput(request, (), "stop"))
-            else:
-                request.token_ids.append(token_id)
-                self.totals.output_tokens += 1
-                if is_complete:
-                    self._pool.finish(request, "stop")
-                elif len(request.token_ids) >= request.max_total_tokens:
-                    self._pool.finish(request, "length")
-                outputs.append(TokenOutput(request, (token_id,), request.finish_reason, logprobs.get(row)))
-        return outputs
+                break
+            request.token_ids.append(token_id)
+            self.totals.output_tokens += 1
+            if is_complete:
+                self._pool.finish(request, "stop")
+            elif len(request.token_ids) >= request.max_total_tokens:
+                self._pool.finish(request, "length")
+            if request.finish_reason is not None:
+                break
+        taken = tuple(request.token_ids[first:])
+        return TokenOutput(request, taken, request.finish_reason, logprobs[: len(taken)], error)
 
     def _schedule_decode(self, draft: StepDraft, request: Request) -> None:
         """Let the row decode, with a page for the token that it computes; preempt requests until there is one."""
@@ -178,6 +209,8 @@ class Scheduler:
     def _commit(self, draft: StepDraft) -> ScheduledStep:
         """Make the plan, and move its requests to the state that they have once the step has run."""
         sampled = []
+        verifications = []
+        decode_rows = []
         for request, chunk in draft.chunks:
             if chunk.is_last:
                 if len(request.token_ids) == request.num_prompt_tokens:
@@ -185,10 +218,20 @@ class Scheduler:
                 request.status = RequestStatus.DECODE
                 request.num_in_flight_tokens += 1
                 sampled.append((request.row, request))
-        for request in draft.decode_requests:
-            request.num_computed_tokens += 1
-            request.num_in_flight_tokens += 1
+        for request, drafts in draft.drafts.items():
+            token_ids = (request.token_ids[-1], *drafts)
+            verifications.append(
+                PrefillChunk(request.row, request.num_computed_tokens, token_ids, is_last=True, num_drafts=len(drafts))
+            )
+            request.is_verifying = True
+            self.totals.drafted_tokens += len(drafts)
             sampled.append((request.row, request))
+        for request in draft.decode_requests:
+            if not request.is_verifying:
+                decode_rows.append(request.row)
+                sampled.append((request.row, request))
+            request.num_computed_tokens += 1  # the drafts that are accepted are counted once they are known
+            request.num_in_flight_tokens += 1
             self._fairness.charge(request, DECODE_WEIGHT)
         changes = self._pool.row_updates.take(self._batch)
         num_prefilled_pages = sum(len(chunk.token_ids) for _, chunk in draft.chunks) // self.cache.page_size
@@ -200,8 +243,8 @@ class Scheduler:
             step=self.totals.steps,
             new_sequences=changes.new_sequences,
             page_grants=changes.page_grants,
-            chunks=tuple(chunk for _, chunk in draft.chunks),
-            decode_rows=tuple(request.row for request in draft.decode_requests),
+            chunks=(*(chunk for _, chunk in draft.chunks), *verifications),
+            decode_rows=tuple(decode_rows),
             freed_rows=changes.freed_rows,
             copies=copies,
             token_masks=tuple((row, each.constraint.mask()) for row, each in sampled if each.constraint is not None),

@@ -21,6 +21,7 @@ class StepDraft:
 
     decode_requests: dict[Request, None] = field(default_factory=dict)
     chunks: list[tuple[Request, PrefillChunk]] = field(default_factory=list)
+    drafts: dict[Request, tuple[int, ...]] = field(default_factory=dict)  # tokens that decode requests verify
     new_requests: list[Request] = field(default_factory=list)  # admitted for the first time
     prefilling: set[Request] = field(default_factory=set)  # have a chunk, so they must not be preempted in this step
     skipped: set[Request] = field(default_factory=set)  # get no (further) chunk in this step
@@ -30,8 +31,14 @@ class StepDraft:
     out_of_room: bool = False  # some request was refused: from now on admit only clients that hold no row
     admission_closed: bool = False  # admit no request
 
+    @property
+    def num_draft_tokens(self) -> int:
+        """Tokens that are drafts."""
+        return sum(map(len, self.drafts.values()))
+
     def drop(self, request: Request) -> None:
         """Take out a request that is preempted: it does nothing more in this step."""
         self.decode_requests.pop(request, None)
+        self.drafts.pop(request, None)
         self.skipped.add(request)
         self.preempted = True

@@ -40,12 +40,22 @@ class PrefillChunk:
     """Prefill of positions [start, start + len(token_ids)).
 
     `is_last`: sample the next token from the chunk's final position.
+
+    With `num_drafts`, the chunk verifies them: its tokens are the one that the row sampled last, then the drafts, and a
+    token is sampled at each of their positions. The row goes on after the drafts that equal what was sampled before
+    them (`verification.num_accepted`). The keys and values of the others are overwritten by its next step.
     """
 
     row: int
     start: int
     token_ids: tuple[int, ...]
     is_last: bool
+    num_drafts: int = 0  # the last ones of `token_ids`; only if `is_last`
+
+    @property
+    def num_samples(self) -> int:
+        """Tokens that are sampled, from its last positions."""
+        return self.num_drafts + 1 if self.is_last else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,8 @@ class StepPlan:
 
     @property
     def sampled_rows(self) -> tuple[int, ...]:
-        """The rows that sample a token, in the order of the sampled ids: finished prompts, then decode rows."""
-        return (*(chunk.row for chunk in self.chunks if chunk.is_last), *self.decode_rows)
+        """The row of each sampled token, in the order of the sampled ids: those of chunks, then decode rows."""
+        return (*(chunk.row for chunk in self.chunks for _ in range(chunk.num_samples)), *self.decode_rows)
 
 
 def float32(value: float) -> float:

@@ -52,6 +52,7 @@ class ServeOptions:
     dtype: str
     quantize: str
     kv_dtype: str
+    speculate: str
     kv_memory: str | None
     kv_host_memory: str
     kv_dir: Path | None
@@ -106,6 +107,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         dtype=flags.dtype,
         quantize=flags.quantize,
         kv_dtype=flags.kv_dtype,
+        speculate=flags.speculate,
         kv_memory=flags.kv_memory,
         kv_host_memory=flags.kv_host_memory,
         kv_dir=flags.kv_dir,
@@ -134,6 +136,10 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
     model.add_argument("--kv-dtype", default="auto", help="KV cache: auto, fp8 or int8")
+    model.add_argument(
+        "--speculate", default="auto", metavar="MODE",
+        help="verify several next tokens in a step, guessed from the request's own text: auto, ngram or off",
+    )  # fmt: skip
     model.add_argument(
         "--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: all that fits)"
     )

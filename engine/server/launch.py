@@ -92,6 +92,7 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         max_prefill_tokens=options.chunk,
         quantize=options.quantize,
         kv_dtype=options.kv_dtype,
+        speculate=options.speculate,
         max_waiting=options.max_waiting,
         seed=options.seed,
         share_gpu=options.share_gpu,

@@ -121,6 +121,8 @@ def _counters(stats: EngineStats) -> Iterable[Metric]:
         ("kv_reloaded_tokens", "Tokens whose KV came from the files of the engine before", stats.kv_tokens_reloaded),
         ("kv_evicted_tokens", "Tokens whose KV was lost because others needed the memory", stats.kv_tokens_evicted),
         ("generated_tokens", "Tokens sampled; the rate is tokens per second", stats.tokens_generated),
+        ("drafted_tokens", "Drafts of next tokens that steps verified", stats.drafted_tokens),
+        ("accepted_draft_tokens", "Drafts of next tokens that were right", stats.accepted_tokens),
         ("preemptions", "Requests preempted because the KV cache was full", stats.preemptions),
         ("steps", "Steps of the running batch", stats.steps),
     ):

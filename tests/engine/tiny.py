@@ -20,8 +20,12 @@ def write_checkpoint(
     multiple_of: int = 24,
     seed: int = 1,
     spread: float = 0.15,
+    cycle: int = 0,
 ) -> Path:
-    """One shard in float32. The feed-forward width is Meta's formula: 2/3 of 4 dim, rounded up."""
+    """One shard in float32. The feed-forward width is Meta's formula: 2/3 of 4 dim, rounded up.
+
+    With `cycle` its replies repeat themselves: most of the time the ids of a group of so many come in turn.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     params = {"dim": dim, "n_heads": heads, "n_kv_heads": kv_heads, "n_layers": layers, "multiple_of": multiple_of}
     (folder / "params.json").write_text(json.dumps(params | {"norm_eps": 1e-5, "vocab_size": -1}))
@@ -42,6 +46,12 @@ def write_checkpoint(
             shapes[f"layers.{layer}.{name}.weight"] = shape
     generator = torch.Generator().manual_seed(seed)
     state = {name: torch.randn(shape, generator=generator) * spread for name, shape in shapes.items()}
+    if cycle:
+        before = [min(number - number % cycle + (number - 1) % cycle, VOCAB - 1) for number in range(VOCAB)]
+        for name, weight in state.items():
+            if name.startswith("layers."):
+                weight *= 0.4
+        state["output.weight"] = state["tok_embeddings.weight"][before].clone()
     for layer in range(layers):
         for norm in ("attention_norm", "ffn_norm"):
             state[f"layers.{layer}.{norm}.weight"] = 1 + 0.1 * torch.randn(dim, generator=generator)

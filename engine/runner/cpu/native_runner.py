@@ -15,6 +15,9 @@ from engine.runner.torch_runner import TorchRunner
 class NativeRunner(TorchRunner):
     """A `Runner` for a model that `NativeForward.supports`."""
 
+    draft_cost = 0.22  # see docs/performance-cpu.md
+    _attends_drafts_alone = False  # a query's result does not depend on the queries beside it
+
     def __init__(
         self,
         library: ctypes.CDLL,
@@ -24,6 +27,7 @@ class NativeRunner(TorchRunner):
         num_host_slots: int = 0,
     ) -> None:
         super().__init__(config, model, num_kv_pages, num_host_slots)
+        self.drafts_are_exact = True
         self._forward: NativeForward | None = NativeForward(library, model, self.kv, config.num_threads)
 
     def _logits(

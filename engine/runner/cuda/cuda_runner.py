@@ -37,6 +37,7 @@ from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.runner.page_images import PageImages, page_bytes
 from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.verification import VerifiedRun
 
 # A step that takes longer to record had kernels compiled, as on a machine's first start. The others are then recorded
 # at once: compiling them later would hold up replies for seconds.
@@ -55,7 +56,9 @@ class CudaStepHandle:
 
 
 class CudaRunner:
-    """A `Runner` for one GPU; on a CPU, in Triton's interpreter, for tests."""
+    """A `Runner` for one GPU; on a CPU, in Triton's interpreter, for tests. It verifies no drafts."""
+
+    max_draft_tokens, draft_cost, drafts_are_exact = 0, 1.0, False
 
     def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
         """Allocates everything but the KV pages; call `start` with their number before anything else.
@@ -213,6 +216,10 @@ class CudaRunner:
     def logprobs(self, handle: CudaStepHandle) -> dict[int, TokenLogprobs]:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
+
+    def verified(self, handle: CudaStepHandle) -> dict[int, VerifiedRun]:
+        """Nothing; see `Runner`."""
+        return {}
 
     @property
     def num_ready_slots(self) -> int:

@@ -77,13 +77,15 @@ class PartialPages:
         return True
 
     def drop_beginnings(self, parent: PrefixNode, token_ids: tuple[int, ...]) -> None:
-        """A page below `parent` gets these tokens: those that only have the first of them are of no more use."""
+        """A page below `parent` gets these tokens next: those that only have the first of them are of no more use."""
         for node in list(_siblings(parent)):
             if not node.is_full and token_ids[: len(node.token_ids)] == node.token_ids:
                 page_id = node.page_id
                 self._trie.detach(node)
                 self._trie.move_to_page(node, -1)
                 self._pool.release(page_id)
+        if parent.is_root:
+            self._trie.keep_root(parent)
 
 
 def _siblings(parent: PrefixNode) -> Iterator[PrefixNode]:

@@ -87,6 +87,10 @@ class PrefixTrie:
         if tenant in self.roots and not self.roots[tenant].children:
             del self.roots[tenant]
 
+    def keep_root(self, root: PrefixNode) -> None:
+        """Children of the root come, although its last one has just been detached."""
+        self.roots[root.tenant] = root
+
     def attach(
         self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int, is_full: bool = True
     ) -> PrefixNode:

@@ -84,6 +84,7 @@ class TestCommand:
             _env_file=None,
             max_seq_len=512,
             quantize="int8",
+            speculate="off",
             kv_host_memory="2GiB",
             chat_template="/t.jinja",
             engine_args="--max-batch 4",
@@ -93,7 +94,7 @@ class TestCommand:
         flags = " ".join(command[3:])
         assert flags.startswith("--model smollm2 --uds /run/x.sock")
         assert "--stream-interval 0.05" in flags
-        assert flags.endswith("--kv-host-memory 2GiB --chat-template /t.jinja --max-batch 4")
+        assert flags.endswith("--speculate off --kv-host-memory 2GiB --chat-template /t.jinja --max-batch 4")
 
     def test_several_gpus_go_through_torchruns_launcher_on_loopback(self):
         command = engine_command(Settings(_env_file=None, gpus=4), Path("/run/x.sock"))

@@ -119,6 +119,7 @@ def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: 
     params = SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True)
     say(f"replies {json.dumps([engine.submit(prompt, params).result(60) for prompt in [*prompts, *prompts]])}")
     say(f"restored {engine.stats().kv_tokens_restored}")
+    say(f"accepted {engine.stats().accepted_tokens}")
     say(f"erased {engine.erase('').result(60)}")
     say(f"left {engine.stats().kv_tokens_cached} {engine.stats().kv_host_tokens_used}")
     return engine.close()

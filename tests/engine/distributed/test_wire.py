@@ -19,12 +19,9 @@ new_sequences = st.builds(
     seed=st.integers(0, 2**64 - 1),
     is_adjusted=st.booleans(),
 )
-chunks = st.builds(
-    PrefillChunk,
-    row=int31,
-    start=int31,
-    token_ids=st.lists(int31, min_size=1, max_size=9).map(tuple),
-    is_last=st.booleans(),
+tokens = st.lists(int31, min_size=1, max_size=9).map(tuple)
+chunks = st.builds(PrefillChunk, row=int31, start=int31, token_ids=tokens, is_last=st.booleans()) | st.builds(
+    PrefillChunk, row=int31, start=int31, token_ids=tokens, is_last=st.just(True), num_drafts=st.integers(0, 8)
 )
 plans = st.builds(
     StepPlan,

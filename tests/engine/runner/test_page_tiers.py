@@ -23,6 +23,7 @@ from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
+from engine.scheduler.verification import VerifiedRun
 from tests.engine.scheduler.test_scheduler_machine import MAX_CONTEXT, PAGE_SIZE, Machine, SchedulerMachine
 
 CPU = torch.device("cpu")
@@ -73,6 +74,7 @@ class PoisoningRunner:
         self.pages.fill_(torch.nan)
         self.slots.fill_(torch.nan)
         self._scheduler = scheduler
+        self.verified: dict[int, VerifiedRun] = {}  # by the last plan
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
@@ -92,6 +94,7 @@ class PoisoningRunner:
         assert bool(self.slots[[slot for _, slot in copies.saves]].isfinite().all())
         self.runner.execute_async(replace(plan, chunks=(), decode_rows=(), copies=NO_COPIES))
         ids: dict[int, int] = {}
+        self.verified = {}
         rows = [*(chunk.row for chunk in plan.chunks), *plan.decode_rows]
         for tenant in sorted({tenants[row] for row in rows}):
             kept = self._poison(self.pages, {page_id for page_id, owner in pages.items() if owner == tenant})
@@ -118,7 +121,9 @@ class PoisoningRunner:
         self.runner.import_pages(places, images)
 
     def _compute(self, chunks: tuple[PrefillChunk, ...], decode_rows: tuple[int, ...]) -> dict[int, int]:
-        return self.runner.wait(self.runner.execute_async(StepPlan(0, chunks=chunks, decode_rows=decode_rows)))
+        handle = self.runner.execute_async(StepPlan(0, chunks=chunks, decode_rows=decode_rows))
+        self.verified |= self.runner.verified(handle)
+        return self.runner.wait(handle)
 
     def _copy(self, copies: PageCopies) -> None:
         self.runner._host_pages.copy(copies)

@@ -14,6 +14,7 @@ from engine.layers.sampler import signed64
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
+from engine.scheduler.verification import VerifiedRun, num_accepted
 
 VOCAB = 7  # small, so that prompts and replies often share pages
 
@@ -111,6 +112,7 @@ class PageMachine:
         self._num_computed = [0] * max_num_seqs
         self._last_ids = [0] * max_num_seqs
         self._seeds = [0] * max_num_seqs
+        self.verified: dict[int, VerifiedRun] = {}  # of the last plan
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
@@ -147,10 +149,18 @@ class PageMachine:
                 self._pages[table[position // self._page_size]][position % self._page_size] = token
             self._num_computed[chunk.row] = chunk.start + len(chunk.token_ids)
         ids = {}
+        self.verified = {}
         for chunk in chunks:
-            if chunk.is_last:
-                token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
-                ids[chunk.row] = self._last_ids[chunk.row] = token
+            if not chunk.is_last:
+                continue
+            read, seed = self._read(chunk.row), signed64(self._seeds[chunk.row])
+            sampled = [next_token(read[: len(read) - left], seed) for left in reversed(range(chunk.num_samples))]
+            split = len(chunk.token_ids) - chunk.num_drafts
+            accepted = num_accepted(chunk.token_ids[split:], sampled)
+            self._num_computed[chunk.row] = chunk.start + split + accepted
+            ids[chunk.row] = self._last_ids[chunk.row] = sampled[accepted]
+            if chunk.num_drafts:
+                self.verified[chunk.row] = VerifiedRun(tuple(sampled[: accepted + 1]))
         return ids
 
     def _make_copies(self, batch: int | None) -> None:

@@ -65,6 +65,16 @@ def test_a_page_that_is_not_full_is_dropped_for_one_that_begins_with_its_tokens(
     assert cache.num_available_pages == 16 - 5
 
 
+def test_the_only_page_of_a_tenant_may_be_dropped_for_one_that_begins_with_its_tokens() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    for end in (2, 3, 4, 7):
+        serve(cache, "a", list(range(end)))
+    assert serve(cache, "a", list(range(7))) == 1
+    serve(cache, "b", [1, 2])
+    assert serve(cache, "b", list(range(1, 9))) == 6
+    assert serve(cache, "b", list(range(1, 9))) == 1
+
+
 def test_a_page_that_is_being_computed_is_not_duplicated() -> None:
     cache, tokens = KVCacheManager(16, PAGE_SIZE), list(range(12))
     first, second = cache.allocate("a", tokens), cache.allocate("a", [*range(10), 99])

@@ -21,10 +21,12 @@ from engine.distributed.communicator import SingleRank
 from engine.kv_store.page_store import PageStore
 from engine.runner.base import AnyRunner
 from engine.scheduler.copy_budget import RESTORED_BYTES
+from engine.scheduler.ngram_index import NgramIndex
 from engine.scheduler.output import ScheduledStep
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.verification import VerifiedRun
 from tests.engine.scheduler.page_machine import VOCAB, MemoryStore, PageMachine, expected_reply
 
 PAGE_SIZE, MAX_CONTEXT = 4, 40
@@ -32,9 +34,32 @@ PERSONAS: list[list[int]] = [[], [1] * 18, [1] * 8 + [2] * 14]
 
 
 class Machine(Protocol):
+    verified: dict[int, VerifiedRun]  # by the last plan
+
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
         ...
+
+
+class Guesses(NgramIndex):
+    """Drafts that are right, but for one in `wrong_every` positions. Without them few rows of these tests draft."""
+
+    __slots__ = ("_reply", "_wrong_every")
+
+    def __init__(self, request: Request, reply: list[int], wrong_every: int) -> None:
+        super().__init__(request.token_ids, request.num_prompt_tokens)
+        self._reply, self._wrong_every = reply, wrong_every
+
+    def update(self) -> bool:
+        return True
+
+    def rate(self, index: int) -> float:
+        return 0.9
+
+    def continuation(self, count: int) -> tuple[int, ...]:
+        first = len(self._token_ids) - self._first_output
+        guessed = (*self._reply, *[0] * count)[first : first + count]
+        return tuple((token + (at % self._wrong_every == 0)) % VOCAB for at, token in enumerate(guessed, first))
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -51,6 +76,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         min_restored_pages=st.integers(1, 3),
         late=st.booleans(),
         num_records=st.sampled_from([0, 2, 7, 40]),
+        max_draft_tokens=st.sampled_from([0, 1, 3, 9]),
+        wrong_every=st.integers(2, 9),
     )
     def start(
         self,
@@ -64,6 +91,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         min_restored_pages: int,
         late: bool,
         num_records: int,
+        max_draft_tokens: int,
+        wrong_every: int,
     ) -> None:
         num_pages = MAX_CONTEXT // PAGE_SIZE + num_extra_pages
         self.max_num_seqs, self.max_prefill_tokens, self.overlap = max_num_seqs, max_prefill_tokens, overlap
@@ -72,10 +101,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             "page_lookahead": page_lookahead,
             "page_bytes": RESTORED_BYTES // pages_per_step,
             "min_restored_pages": min_restored_pages,
+            "max_draft_tokens": max_draft_tokens,
+            "draft_cost": 0.01,  # so that rows draft whenever a continuation is known
         }
+        self.wrong_every = wrong_every
         self.store = MemoryStore(num_records)
         self._start_engine()
-        self.in_flight: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
+        self.in_flight: deque[tuple[ScheduledStep, dict[int, int], dict[int, VerifiedRun]]] = deque()
         self.requests: list[Request] = []
         self.received: dict[Request, list[int]] = {}
         self.dialogs: dict[str, list[int]] = {}
@@ -156,6 +188,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> Request:
         params = SamplingParams(temperature=0.0, max_tokens=length, stop_token_ids=stop)
         request = Request(len(self.requests), prompt, params, seed, client, tenant)
+        longest = min(length, MAX_CONTEXT - len(prompt)) if self.options["max_draft_tokens"] else 0
+        reply = self.expected_reply(prompt, longest, stop, seed)
+        request.ngrams = Guesses(request, reply, self.wrong_every)
         self.scheduler.add_request(request)
         self.requests.append(request)
         self.received[request] = []
@@ -237,10 +272,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _step(self) -> bool:
         step = self.scheduler.schedule()
         if step is not None:
-            assert sum(len(chunk.token_ids) for chunk in step.plan.chunks) <= self.max_prefill_tokens
-            self.in_flight.append((step, self.machine.execute(step.plan)))
+            num_tokens = sum(len(chunk.token_ids) - bool(chunk.num_drafts) for chunk in step.plan.chunks)
+            assert num_tokens <= self.max_prefill_tokens
+            ids = self.machine.execute(step.plan)
+            self.in_flight.append((step, ids, self.machine.verified))
         if self.in_flight and (not self.overlap or step is None or len(self.in_flight) > 1):
-            for output in self.scheduler.update_from_output(*self.in_flight.popleft()):
+            done, ids, verified = self.in_flight.popleft()
+            for output in self.scheduler.update_from_output(done, ids, verified=verified):
                 self._receive(output.request, output.token_ids)
             return True
         return step is not None

@@ -1,0 +1,183 @@
+"""What is drafted: continuations that a request's own text knows, as many as pay."""
+
+import random
+
+import pytest
+
+from engine.scheduler.drafter import num_drafts
+from engine.scheduler.fairness import DECODE_WEIGHT
+from engine.scheduler.ngram_index import ID_BITS, NGRAM, NgramIndex
+from engine.scheduler.request import Request, SamplingParams
+from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.verification import num_accepted
+from tests.engine.scheduler.page_machine import PageMachine, expected_reply
+
+
+def index_of(*token_ids: int, prompt: int = 0) -> NgramIndex:
+    return NgramIndex(list(token_ids), prompt)
+
+
+class TestIndex:
+    def test_a_continuation_needs_equal_tokens(self) -> None:
+        assert not index_of(1, 2, 3, 4, 9, 2, 3).update()
+        found = index_of(1, 2, 3, 4, 9, 1, 2, 3)
+        assert found.update()
+        assert found.continuation(2) == (4, 9)
+
+    def test_the_latest_occurrence_counts(self) -> None:
+        found = index_of(1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3)
+        assert found.update()
+        assert found.continuation(1) == (5,)
+
+    def test_a_continuation_that_came_true_is_followed(self) -> None:
+        found = index_of(1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 8, 1, 2, 3, 4, 5, 6)
+        assert found.update()
+        assert found.continuation(1) == (7,)  # although "4 5 6" was followed by 8 later
+
+    def test_a_continuation_up_to_the_end_repeats_itself(self) -> None:
+        found = index_of(1, 2, 1, 2, 1, 2)
+        assert found.update()
+        assert found.continuation(5) == (1, 2, 1, 2, 1)
+
+    def test_tokens_may_come_one_at_a_time(self) -> None:
+        generator = random.Random(1)
+        token_ids = [generator.randrange(3) for _ in range(200)]
+        growing: list[int] = []
+        one_at_a_time = NgramIndex(growing, 0)
+        for token_id in token_ids:
+            growing.append(token_id)
+            known = one_at_a_time.update()
+            at_once = NgramIndex(list(growing), 0)
+            assert at_once.update() == known
+            assert not known or at_once.continuation(4) == one_at_a_time.continuation(4)
+
+    def test_large_ids_are_told_apart(self) -> None:
+        largest = (1 << ID_BITS) - 1
+        assert not index_of(largest, 0, 1, 5, largest - 1, 0, 1).update()
+        assert index_of(largest, 0, 1, 5, largest, 0, 1).update()
+
+    def test_rates_follow_the_reply_and_not_the_prompt(self) -> None:
+        pattern = [1, 2, 3, 4, 5]
+        prompt = index_of(*pattern * 6, prompt=30)
+        reply = index_of(*pattern * 6)
+        wrong = index_of(*(token for n in range(20) for token in (1, 2, 3, 10 + n)))
+        for each in (prompt, reply, wrong):
+            each.update()
+        assert prompt.rate(-NGRAM) < reply.rate(-NGRAM)
+        assert wrong.rate(-NGRAM) < prompt.rate(-NGRAM)
+
+
+class TestCount:
+    def test_none_where_continuations_were_wrong(self) -> None:
+        tokens = [token for n in range(20) for token in (1, 2, 3, 10 + n)]
+        wrong = index_of(*tokens, 1, 2, 3)
+        assert wrong.update()
+        assert num_drafts(wrong, 0.2, 8) == 0
+
+    def test_many_where_they_were_right(self) -> None:
+        right = index_of(*[1, 2, 3, 4, 5] * 12)
+        assert right.update()
+        assert num_drafts(right, 0.2, 8) == 8
+        assert num_drafts(right, 0.2, 3) == 3
+
+    def test_fewer_where_a_token_costs_more(self) -> None:
+        fresh = index_of(1, 2, 3, 4, 1, 2, 3, prompt=7)
+        assert fresh.update()
+        counts = [num_drafts(fresh, cost, 12) for cost in (0.01, 0.1, 0.3, 0.9)]
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] > 3
+        assert counts[-1] == 0
+
+
+def test_the_longest_right_beginning_is_accepted() -> None:
+    assert num_accepted((5, 6, 7), (5, 6, 7, 8)) == 3
+    assert num_accepted((5, 6, 7), (5, 9, 7, 8)) == 1
+    assert num_accepted((5,), (-1, 4)) == 0
+
+
+class Alone:
+    """A scheduler and a page machine for one request whose reply is known: its drafts are its own text's."""
+
+    def __init__(self, length: int, stop: frozenset[int] = frozenset(), temperature: float = 0.0) -> None:
+        self.scheduler = Scheduler(
+            max_num_seqs=2, num_pages=40, max_prefill_tokens=32, max_context=80, page_size=4, max_draft_tokens=6,
+            draft_cost=0.05,
+        )  # fmt: skip
+        self.machine = PageMachine(2, 40, 4)
+        prompt = [1, 2, 3]
+        reply = expected_reply(prompt, length, stop)
+        # A prompt that contains its own continuation would change the reply, so the index reads another text.
+        self.request = Request(0, prompt, SamplingParams(temperature, max_tokens=length, stop_token_ids=stop))
+        self.request.ngrams = Told(self.request, [*reply, 0, 0, 0, 0, 0, 0, 0])
+        self.reply = reply
+        self.scheduler.add_request(self.request)
+        self.sizes: list[int] = []
+
+    def run(self) -> None:
+        while (step := self.scheduler.schedule()) is not None and self.request.finish_reason is None:
+            ids = self.machine.execute(step.plan)
+            for output in self.scheduler.update_from_output(step, ids, verified=self.machine.verified):
+                self.sizes.append(len(output.token_ids))
+
+
+class Told(NgramIndex):
+    """Always right."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, request: Request, reply: list[int]) -> None:
+        super().__init__(request.token_ids, request.num_prompt_tokens)
+        self._reply = reply
+
+    def update(self) -> bool:
+        return True
+
+    def rate(self, index: int) -> float:
+        return 0.99
+
+    def continuation(self, count: int) -> tuple[int, ...]:
+        first = len(self._token_ids) - self._first_output
+        return tuple(self._reply[first : first + count])
+
+
+class TestRequests:
+    def test_accepted_drafts_come_in_one_step(self) -> None:
+        alone = Alone(20)
+        alone.run()
+        assert alone.request.output_token_ids == alone.reply
+        assert alone.sizes == [1, 7, 7, 5]
+        totals = alone.scheduler.totals
+        assert (totals.drafted_tokens, totals.accepted_tokens, totals.output_tokens) == (16, 16, 20)
+
+    def test_ids_after_a_stop_are_dropped(self) -> None:
+        full = expected_reply([1, 2, 3], 30)
+        stop = full[5]
+        alone = Alone(30, frozenset({stop}))
+        alone.run()
+        assert alone.request.finish_reason == "stop"
+        assert alone.request.output_token_ids == full[: full.index(stop)]
+
+    @pytest.mark.parametrize("length", range(1, 12))
+    def test_no_more_than_max_tokens(self, length: int) -> None:
+        alone = Alone(length)
+        alone.run()
+        assert alone.request.finish_reason == "length"
+        assert len(alone.request.output_token_ids) == length
+
+    def test_only_accepted_drafts_are_charged(self) -> None:
+        charged = []
+        for right in (True, False):
+            alone = Alone(20)
+            if not right:
+                alone.request.ngrams = Told(alone.request, [6 - token for token in alone.reply])
+            fairness = alone.scheduler._fairness
+            charge, total = fairness.charge, []
+
+            def count(request: Request, tokens: float, *, shared: bool = False) -> None:
+                total.append(tokens)  # noqa: B023 - called within the loop's turn
+                charge(request, tokens, shared=shared)  # noqa: B023
+
+            fairness.charge = count  # type: ignore[method-assign]
+            alone.run()
+            charged.append(sum(total))
+        assert charged == [3 + 19 * DECODE_WEIGHT] * 2
