@@ -188,7 +188,7 @@ async def test_what_admins_read_and_do_scans_no_large_table(database: Database) 
             await queries.block_member(session, key=KEY, blocked=True, actor_id=8, until=NOW, now=NOW)
         async with database.read() as session:
             assert (await figures.guild_figures(session, key=KEY, days=30, now=NOW)).answers
-            assert (await members.member_overview(session, key=KEY, days=30, now=NOW)).turns == 1
+            assert (await members.member_overview(session, key=KEY, days=30, now=NOW)).messages == 1
             await members.pending_questions(session, key=KEY)
             await blocks.blocks_of_guild(session, key=KEY, now=NOW)
             assert len(await audit.audit_page(session, key=KEY, actions="member", before=99, limit=5)) == 1

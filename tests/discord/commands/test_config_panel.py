@@ -71,8 +71,10 @@ async def opened(here: World, guild: Guild, user: User) -> Message:
 
 async def turn_to(here: World, panel: Message, user: User, page: str) -> None:
     [menu] = ids(panel, "page")
-    await here.discord.select(panel, user, page, custom_id=menu)
     name = next(each for each in NAMES if PAGE_OF[each] == page)
+    if f":{name}:" in str(panel.components):
+        return  # an edit that shows the same could come after the next one
+    await here.discord.select(panel, user, page, custom_id=menu)
     await here.discord.until(lambda: f":{name}:" in str(panel.components))
 
 
