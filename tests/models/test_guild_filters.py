@@ -53,7 +53,7 @@ async def test_words_are_sealed_and_rekeyed_and_stand_in_no_audit_row(database_u
         async with sealed.read() as session:
             [record] = await audit_log(session, key=KEY, limit=5)
         details = json.loads(record.details)
-        assert details["filter_words"] == "2"
+        assert details["filter_words"] == {"old": 0, "new": 2}
         assert "darn" not in record.details
         assert "darn" not in repr(CHOSEN)
         assert (await rekey(sealed, plain=True))["guild_filter_words"] == 2
