@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from engine.bench import cpu, restart
+from engine.bench import cpu, drafts, restart
 from engine.bench.drive import Client, RunRecord, Sampling, quantile
 from engine.bench.http import HttpClient
 from engine.bench.local import LocalClient, TimedEngine
@@ -45,6 +45,10 @@ def main(arguments: Sequence[str]) -> int:
         model = options.model or "smollm2"
         checkpoint, _ = setup(argparse.Namespace(**{**vars(options), "model": model}))
         for line in restart.lines(checkpoint, model, options.device, options.quantize, options.runs):
+            emit({**line, "date": today()})
+        return 0
+    if options.workloads == ["W10"]:
+        for line in drafts.lines(options.model or "smollm2", options.quantize, options.runs):
             emit({**line, "date": today()})
         return 0
     options.workloads = options.workloads or list(DEFAULT_WORKLOADS)
@@ -172,7 +176,7 @@ def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu", "C4")))
+    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu", "C4", "W10")))
     parser.add_argument(
         "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
     )

@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine.logits_params import TokenLogprobs
 from engine.runner.page_images import PageImages
+from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.step_plan import StepPlan
-from engine.scheduler.verification import VerifiedRun
 
 StepHandle = TypeVar("StepHandle")  # a launched step, whose sampled ids may not be there yet; opaque to the caller
 

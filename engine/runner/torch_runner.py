@@ -24,8 +24,8 @@ from engine.model.transformer import Transformer, padding_ids
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.runner.page_images import PageImages, page_bytes
+from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.step_plan import StepPlan
-from engine.scheduler.verification import VerifiedRun, num_accepted
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from enum import Enum
 from typing import Literal
 
 from engine.logits_params import NEUTRAL, Adjustment, LogitsParams, TokenConstraint
+from engine.scheduler.drafts.ngram_index import NgramIndex
 from engine.scheduler.kv_cache.page_table import PageTable
-from engine.scheduler.ngram_index import NgramIndex
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 

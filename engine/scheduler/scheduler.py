@@ -18,7 +18,8 @@ from types import MappingProxyType
 
 from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.copy_budget import CopyBudget
-from engine.scheduler.drafter import Drafter
+from engine.scheduler.drafts.drafter import Drafter
+from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness
 from engine.scheduler.kv_cache.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
 from engine.scheduler.output import ScheduledStep, TokenOutput
@@ -28,7 +29,6 @@ from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import StepDraft
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
-from engine.scheduler.verification import VerifiedRun
 
 
 class Scheduler:

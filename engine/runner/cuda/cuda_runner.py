@@ -36,8 +36,8 @@ from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.runner.page_images import PageImages, page_bytes
+from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.step_plan import StepPlan
-from engine.scheduler.verification import VerifiedRun
 
 # A step that takes longer to record had kernels compiled, as on a machine's first start. The others are then recorded
 # at once: compiling them later would hold up replies for seconds.

@@ -19,11 +19,11 @@ from engine.model.rope import rope_table
 from engine.model.transformer import Transformer
 from engine.runner.page_images import PageImages
 from engine.runner.torch_runner import TorchRunner
+from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
-from engine.scheduler.verification import VerifiedRun
 from tests.engine.scheduler.test_scheduler_machine import MAX_CONTEXT, PAGE_SIZE, Machine, SchedulerMachine
 
 CPU = torch.device("cpu")

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from engine.scheduler.drafter import num_drafts
+from engine.scheduler.drafts.drafter import num_drafts
+from engine.scheduler.drafts.ngram_index import ID_BITS, NGRAM, NgramIndex
+from engine.scheduler.drafts.verification import num_accepted
 from engine.scheduler.fairness import DECODE_WEIGHT
-from engine.scheduler.ngram_index import ID_BITS, NGRAM, NgramIndex
 from engine.scheduler.request import Request, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.verification import num_accepted
 from tests.engine.scheduler.page_machine import PageMachine, expected_reply
 
 

@@ -21,12 +21,12 @@ from engine.distributed.communicator import SingleRank
 from engine.kv_store.page_store import PageStore
 from engine.runner.base import AnyRunner
 from engine.scheduler.copy_budget import RESTORED_BYTES
-from engine.scheduler.ngram_index import NgramIndex
+from engine.scheduler.drafts.ngram_index import NgramIndex
+from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.output import ScheduledStep
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import StepPlan
-from engine.scheduler.verification import VerifiedRun
 from tests.engine.scheduler.page_machine import VOCAB, MemoryStore, PageMachine, expected_reply
 
 PAGE_SIZE, MAX_CONTEXT = 4, 40

@@ -12,7 +12,7 @@ It knows requests and pages, and neither the model nor time.
 
 from typing import Final
 
-from engine.scheduler.ngram_index import NgramIndex
+from engine.scheduler.drafts.ngram_index import NgramIndex
 from engine.scheduler.request import Request
 from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import StepDraft
