@@ -248,8 +248,8 @@ async def test_admins_see_and_change_what_belongs_to_their_bot(database_url: str
             assert await report_channel(session, key=KEY) == 5
             assert await report_details(session, key=KEY, report_id=report.report_id) is not None
             assert (await queries.guild_settings(session, key=KEY)).filter_words == ("brick",)
-            assert (await members.member_overview(session, key=KEY, days=7, now=NOW)).turns == 1
-            assert (await figures.guild_figures(session, key=KEY, days=7, now=NOW)).days[0].turns == 1
+            assert (await members.member_overview(session, key=KEY, days=7, now=NOW)).tokens == 2
+            assert (await figures.guild_figures(session, key=KEY, days=7, now=NOW)).days[0].tokens == 2
             actions = {each.action for each in await audit.audit_page(session, key=KEY, limit=99)}
             assert "member.block" in actions
             assert "member.unblock" not in actions
