@@ -71,7 +71,8 @@ def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Iterator[tup
 def ask(engine: EngineCore, *, stop: bool = False, together: bool = True) -> list[tuple[object, ...]]:
     """All requests, at the same time or one after the other."""
     streams = []
-    for prompt, params in zip(PROMPTS * 2, [*PARAMS, *PARAMS[1:], PARAMS[0]], strict=True):
+    asked = list(zip(PROMPTS * 2, [*PARAMS, *PARAMS[1:], PARAMS[0]], strict=True))
+    for prompt, params in asked if together else asked[: len(PROMPTS)]:
         if stop:
             params = dataclasses.replace(params, ignore_eos=False, stop_token_ids=frozenset(WORDS[8:]))
         streams.append(engine.submit(prompt, params, client=str(len(streams) % 3)))
