@@ -83,4 +83,6 @@ class OfflineEngine:
         step = self._scheduler.schedule()
         if step is None:
             raise RuntimeError("unfinished requests, but nothing to schedule")
-        self._scheduler.update_from_output(step, self._runner.wait(self._runner.execute_async(step.plan)))
+        handle = self._runner.execute_async(step.plan)
+        ids = self._runner.wait(handle)
+        self._scheduler.update_from_output(step, ids, verified=self._runner.verified(handle))

@@ -146,7 +146,7 @@ class Scheduler:
             if request.status is RequestStatus.FINISHED:
                 continue
             request.num_in_flight_tokens -= 1
-            run = verified.get(row) if request.is_verifying else None
+            run = verified[row] if request.is_verifying else None
             request.is_verifying = False
             if run is None:
                 scores = (logprobs[row],) if row in logprobs else ()

@@ -11,6 +11,7 @@ from engine.config import resolve
 from engine.core.engine_core import EngineCore, SamplingParams
 from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
 from engine.logits_params import LogitsParams
+from engine.offline import OfflineEngine
 from engine.runner.cpu.build import compiled_library
 from tests.engine.tiny import VOCAB, write_checkpoint
 
@@ -70,7 +71,8 @@ def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Iterator[tup
 def ask(engine: EngineCore, *, stop: bool = False, together: bool = True) -> list[tuple[object, ...]]:
     """All requests, at the same time or one after the other."""
     streams = []
-    for prompt, params in zip(PROMPTS * 2, [*PARAMS, *PARAMS[1:], PARAMS[0]], strict=True):
+    asked = list(zip(PROMPTS * 2, [*PARAMS, *PARAMS[1:], PARAMS[0]], strict=True))
+    for prompt, params in asked if together else asked[: len(PROMPTS)]:
         if stop:
             params = dataclasses.replace(params, ignore_eos=False, stop_token_ids=frozenset(WORDS[8:]))
         streams.append(engine.submit(prompt, params, client=str(len(streams) % 3)))
@@ -117,3 +119,15 @@ def test_a_row_that_verifies_waits_for_its_ids_where_steps_overlap(checkpoint: C
     for engine in engines:
         engine.close()
         assert engine.failure is None
+
+
+def test_programs_without_a_server_draft_too(checkpoint: Checkpoint) -> None:
+    replies = []
+    for speculate in ("off", "ngram"):
+        config = resolve(checkpoint.spec, device="cpu", max_context=MAX_CONTEXT, speculate=speculate)
+        engine = OfflineEngine.load(dataclasses.replace(config, num_kv_pages=60), checkpoint)
+        replies.append(engine.generate(PROMPTS, PARAMS[0], [0] * len(PROMPTS)))
+        drafted = engine._scheduler.totals.drafted_tokens
+        engine.close()
+    assert replies[0] == replies[1]
+    assert drafted
