@@ -52,7 +52,7 @@ class TestAMember:
                 "`max_chat_logs` **10**(기본값): 답변할 때 참고하는 문답 수",
                 "`max_chat_logs` **10** (the default)",
             ),
-            ("privacy show", "대화는 7일 동안 이어지지 않거나", "A conversation ends when it rests for 7 days"),
+            ("privacy show", "대화는 7일 동안 메시지가 없거나", "A conversation ends when it rests for 7 days"),
             ("history show", "아직 대화를 시작하지 않았습니다.", "Our conversation has not begun yet."),
             ("memory show", "이곳에는 회원님에 대한 메모가 없습니다.", "I have no notes about you here."),
             ("conversation list", "이곳에서 나눈 대화가 아직 없습니다.", "We have no conversation here yet."),
