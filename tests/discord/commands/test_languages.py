@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.database import Database
 from models.queries import change_guild_settings
 from models.types import DialogKey
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Guild, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,7 +144,7 @@ class TestAGuild:
     async def test_a_choice_of_its_own_comes_before_what_it_gave_discord(self, here: World) -> None:
         ann = user(here, "ann")
         guild = await guild_of(here, "en-US")
-        database = Database(here.database_url)
+        database = await bot_database(here.database_url)
         await database.run(
             lambda session: change_guild_settings(
                 session,
