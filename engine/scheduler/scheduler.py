@@ -70,7 +70,7 @@ class Scheduler:
         self._pool = RequestPool(self.cache, self._fairness, max_num_seqs=max_num_seqs, max_context=max_context)
         self.totals, self._batch = self._pool.totals, self._pool.batch
         token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs, counts_rows=counts_rows)
-        self._drafter = Drafter(self._pool, token_budget, max_draft_tokens, draft_cost)
+        self.drafter = Drafter(self._pool, token_budget, max_draft_tokens, draft_cost)
         self._prefill = PrefillScheduler(self._pool, token_budget)
 
     @property
@@ -123,7 +123,7 @@ class Scheduler:
                 # Which token may come next depends on the one that is still in flight.
                 if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
-            self._drafter.schedule(draft)
+            self.drafter.schedule(draft)
             self._prefill.schedule(draft)
             if draft.decode_requests or draft.chunks or self.cache.has_waiting_copies:
                 return self._commit(draft)

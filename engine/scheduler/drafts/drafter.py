@@ -27,11 +27,11 @@ class Drafter:
     def __init__(self, pool: RequestPool, token_budget: TokenBudget, max_draft_tokens: int, cost: float) -> None:
         """`max_draft_tokens`: of one row in one step; 0: there are no drafts."""
         self._cache, self._batch, self._token_budget = pool.cache, pool.batch, token_budget
-        self._max_draft_tokens, self._cost = max_draft_tokens, cost
+        self.max_draft_tokens, self._cost = max_draft_tokens, cost
 
     def schedule(self, draft: StepDraft) -> None:
         """Choose drafts for the rows that decode in this step."""
-        if not self._max_draft_tokens or not draft.decode_requests:
+        if not self.max_draft_tokens or not draft.decode_requests:
             return
         num_rows = len(draft.decode_requests)
         cost = self._cost * num_rows / (1 + self._cost * (num_rows - 1))
@@ -44,7 +44,7 @@ class Drafter:
             if not request.ngrams.update():
                 continue
             limit = request.max_total_tokens - len(request.token_ids) - 1
-            count = num_drafts(request.ngrams, cost, min(limit, remaining, self._max_draft_tokens))
+            count = num_drafts(request.ngrams, cost, min(limit, remaining, self.max_draft_tokens))
             count = min(count, self._room(request, count))
             if count > 0:
                 draft.drafts[request] = request.ngrams.continuation(count)
