@@ -283,6 +283,7 @@ async def test_a_bad_file_costs_only_itself(here: World, file: Attachment, fault
     assert "```\nGood words\n```" in last(here)
 
 
+@pytest.mark.long
 async def test_a_file_that_never_ends_holds_up_its_own_dialog_only(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")

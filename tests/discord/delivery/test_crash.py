@@ -19,6 +19,7 @@ from sqlalchemy import text
 from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Interaction
 from tests.fakes.engine import Script
+from tests.selection import SQLITE
 
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 
@@ -76,6 +77,7 @@ async def test_cases_1_and_2_killed_at_a_named_point(
         assert len(asked.messages()) == 1
 
 
+@SQLITE
 async def test_fault_03_killed_at_any_moment(database_url: str, tmp_path: Path) -> None:
     await kill_again_and_again(database_url, tmp_path, kills=3, seed=7)
 

@@ -179,7 +179,10 @@ async def change(here: World, message: Message, user: User, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database_url", "rounds"), [("sqlite", 6), ("postgres", 7)], indirect=["database_url"], ids=["sqlite", "postgres"]
+    ("database_url", "rounds"),
+    [pytest.param("sqlite", 6, marks=pytest.mark.long), ("postgres", 7)],
+    indirect=["database_url"],
+    ids=["sqlite", "postgres"],
 )
 async def test_b13_killed_at_fifty_random_moments_nothing_is_lost_or_doubled(
     database_url: str, tmp_path: Path, rounds: int

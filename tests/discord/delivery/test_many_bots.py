@@ -24,6 +24,7 @@ from models.types import DialogKey
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import FakeDiscord, Guild, User
 from tests.fakes.discord.state import Channel, snowflake
+from tests.selection import POSTGRES
 
 STEPS, SECONDS = 12, 300.0
 """Of the short form, and of the long one."""
@@ -259,6 +260,7 @@ async def run(database_url: str, folder: Path, seed: int, **extent: float) -> Tr
         return traffic
 
 
+@POSTGRES
 async def test_b26_no_bot_and_no_shard_touches_the_dialogs_of_another(database_url: str, tmp_path: Path) -> None:
     traffic = await run(database_url, tmp_path, 26, steps=STEPS)
     assert traffic.acts["chat"] > 3

@@ -192,6 +192,7 @@ async def test_attack_what_a_process_killed_on_another_host_left_is_ended(postgr
         assert "another process has died" in here.bots[0].log()
 
 
+@pytest.mark.long
 async def test_attack_a_process_taken_for_dead_finishes_its_reply(postgres_url: str, tmp_path: Path) -> None:
     async with world(postgres_url, tmp_path, **SOON) as here:
         await here.start_bot(host="elsewhere")
