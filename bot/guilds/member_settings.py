@@ -40,6 +40,7 @@ class MemberSettingsCache:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._cached: OrderedDict[tuple[int, int], tuple[float, MemberSettings]] = OrderedDict()
+        self._reading: dict[tuple[int, int], asyncio.Task[MemberSettings]] = {}
         self._changes = 0
 
     def known(self, key: DialogKey) -> MemberSettings | None:
@@ -75,10 +76,23 @@ class MemberSettingsCache:
         if known is None or time.monotonic() - read_at > FRESH:
             try:
                 async with asyncio.timeout(patience):
-                    known = await self.read(key)
+                    known = await asyncio.shield(self._read_once(key))
             except Exception as error:  # the command itself will meet the same error, and report it
                 log.warning("a member's settings could not be read", error=type(error).__name__)
         return known
+
+    def _read_once(self, key: DialogKey) -> asyncio.Task[MemberSettings]:
+        """One reading for all who wait for it. They go on in their order, so a member's messages keep theirs."""
+        number = (key.guild_id, key.user_id)
+        if (reading := self._reading.get(number)) is None:
+            reading = self._reading[number] = asyncio.create_task(self.read(key), name="read-member-settings")
+            reading.add_done_callback(lambda done: self._end_reading(number, done))
+        return reading
+
+    def _end_reading(self, number: tuple[int, int], done: asyncio.Task[MemberSettings]) -> None:
+        del self._reading[number]
+        if not done.cancelled():
+            done.exception()  # those who wait report it; perhaps none does any more
 
     async def change(self, key: DialogKey, change: OwnChange) -> MemberSettings:
         """Apply `change` to what the member chose. Returns the new settings. Raises Hint if they opted out of storage.

@@ -74,3 +74,29 @@ async def test_while_the_database_is_away_what_was_known_counts_and_else_private
     assert await cache.wants_private(ANN)
     assert not await cache.wants_private(BEN)
     assert await cache.wants_private(DialogKey(100, 3))  # nothing is known: a public answer could not be taken back
+
+
+async def test_those_who_wait_for_one_reading_go_on_in_their_order(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two messages of one member the second must not overtake the first."""
+    cache, order, reads, go_on = MemberSettingsCache(Database(sqlite_url)), [], [], asyncio.Event()
+
+    async def slow(self: MemberSettingsCache, key: DialogKey) -> MemberSettings:
+        reads.append(key)
+        await go_on.wait()
+        return MemberSettings(locale="ko")
+
+    async def ask(number: int) -> None:
+        assert await cache.locale(ANN) == "ko"
+        order.append(number)
+
+    monkeypatch.setattr(MemberSettingsCache, "read", slow)
+    monkeypatch.setattr(member_settings, "SHORT_PATIENCE", 20.0)
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(5):
+            tasks.create_task(ask(number))
+        await asyncio.sleep(0)
+        go_on.set()
+    assert order == [0, 1, 2, 3, 4]
+    assert reads == [ANN]
