@@ -170,6 +170,7 @@ async def test_direct_messages_are_in_the_language_that_was_used_last(here: Worl
     assert labels(message)[0] == "다시 생성"
 
 
+@pytest.mark.long
 async def test_a_reply_that_was_lost_is_excused_in_the_language_of_its_guild(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path, CRASH_AT="after_begin_turn") as here:
         guild = await guild_of(here, KOREAN)

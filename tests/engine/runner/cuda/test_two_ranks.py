@@ -145,7 +145,7 @@ def ids(
 @pytest.mark.parametrize(
     ("world", "shared", "fused", "with_llama"),
     [
-        (2, True, 8, False),
+        pytest.param(2, True, 8, False, marks=pytest.mark.long),
         *(
             pytest.param(*case, True, marks=pytest.mark.long)
             for case in ((2, True, 8), (2, False, 128), (4, True, 128))
