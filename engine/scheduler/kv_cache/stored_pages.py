@@ -105,7 +105,6 @@ class StoredPages:
             page_id = self._pool.take(parent.page_id + 1, tenant)
             self._pool.fill(page_id, tenant)
         if page_id < 0 and slot < 0:
-            self._trie.drop_root_if_empty(tenant)
             return None
         node = self._trie.attach_idle(parent, token_ids, page_id, slot, last_used)
         self._trie.move_to_record(node, record)
