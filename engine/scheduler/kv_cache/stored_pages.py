@@ -64,6 +64,11 @@ class StoredPages:
         self._collect()
         return bool(self._has_new or self._dropped or self._trie.used_records)
 
+    @property
+    def has_records(self) -> bool:
+        """Whether any record is taken."""
+        return len(self._free) < self._num_records
+
     def advance_clock(self, clock: int) -> None:
         """Times before `clock` are in the past. Before anything is cached."""
         self._trie.clock = max(self._trie.clock, clock)
