@@ -65,7 +65,7 @@ _NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
 class TorchRunner:
     """A `Runner` on any device, built with its KV pages."""
 
-    draft_cost = 0.25  # of the embedded model, as measured on a CPU: see docs/performance-cpu.md
+    draft_cost = 0.25  # taken for about that of the C++, which was measured: see docs/performance-cpu.md
     # A draft attends as a token that decodes does: torch sums in another order for several queries.
     _attends_drafts_alone = True
 
