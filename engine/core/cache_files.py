@@ -23,7 +23,6 @@ from engine.kv_store.catalogue import StoredPage, parents_first
 from engine.kv_store.commands import COMMIT, MAX_TRANSFERS, STORE, PageTransfer, StoreCommand
 from engine.kv_store.settings import MAX_AGE
 from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager
-from engine.scheduler.kv_cache.page_table import IN_USE
 
 COPIED_BYTES: Final = 8 << 20  # at a time, between two steps
 MAX_BACKLOG: Final = 64 << 20  # bytes that wait to be written while more are copied
@@ -156,7 +155,7 @@ class CacheFiles:
             self._stamps += 1
             transfers.append(PageTransfer(new.record, self._stamps, new.page_id, new.slot))
             node = new.node
-            last_used = now if node.recency == IN_USE else self._times.time_at(node.recency, now)
+            last_used = self._times.time_at(node.recency, now)
             pages.append(StoredPage(new.record, new.parent_record, node.tenant, node.token_ids, last_used))
         self._files.execute(StoreCommand(STORE, tuple(transfers)), pages)
         return True
