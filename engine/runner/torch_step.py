@@ -19,7 +19,7 @@ class DraftRun(NamedTuple):
 
     row: int
     first: int
-    count: int
+    num_samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class TorchStepHandle:
         ids = self.ids.tolist()
         return {
             row: VerifiedRun(
-                tuple(ids[first : first + count]),
-                tuple(logprobs[at] for at in range(first, first + count) if at in logprobs),
+                tuple(ids[first : first + num_samples]),
+                tuple(logprobs[at] for at in range(first, first + num_samples) if at in logprobs),
             )
-            for row, first, count in self.runs
+            for row, first, num_samples in self.runs
         }
 
     def _logprobs_by_sample(self) -> dict[int, TokenLogprobs]:
