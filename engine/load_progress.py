@@ -34,7 +34,7 @@ class LoadProgress:
             self._stage, self._done, self._total = stage, 0, total
 
     def advance(self, count: int = 1) -> None:
-        """So much more of the stage is done."""
+        """`count` more pieces or bytes of the stage are done."""
         with self._lock:
             self._done += count
 

@@ -66,8 +66,6 @@ def main(arguments: Sequence[str]) -> int:
         run_worker(config, checkpoint)
         return 0
     engine = TimedEngine.start(config, checkpoint)
-    if not isinstance(engine, TimedEngine):
-        raise TypeError
     freeze_gc()  # as the server does
     try:
         for name in options.workloads:

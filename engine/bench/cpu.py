@@ -69,8 +69,6 @@ def random_lines(shape: str, quantize: str, chunk: int | None, runs: int) -> Ite
 
 def _speeds(config: EngineConfig, checkpoint: Checkpoint, runs: int, prompt_len: int) -> Iterator[dict[str, object]]:
     engine = TimedEngine.start(config, checkpoint)
-    if not isinstance(engine, TimedEngine):
-        raise TypeError
     try:
         for users in (1, 8):
             rates, makespans, cpu_times = [], [], []

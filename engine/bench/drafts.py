@@ -71,8 +71,6 @@ def lines(model: str, quantize: str, runs: int) -> Iterator[dict[str, object]]:
     }
     config = resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=2048, seed=1)
     engine = SwitchedEngine.start(dataclasses.replace(config, speculate="ngram"), checkpoint)
-    if not isinstance(engine, SwitchedEngine):
-        raise TypeError
     try:
         for users in (1, TOGETHER):
             for name in DIALOGS if users == 1 else DIALOGS_TOGETHER:

@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
@@ -85,7 +85,7 @@ class EngineCore:
         self._queue_time, self._first_token_time = Histogram(WAIT_BOUNDS), Histogram(WAIT_BOUNDS)
 
     @classmethod
-    def start(cls, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> "EngineCore":
+    def start(cls, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> Self:
         """Join the other ranks, load, warm up, start the engine thread. Blocks; raises ConfigError.
 
         `progress` tells other threads how far it is.

@@ -1,6 +1,6 @@
 """What each rank does with its files of the KV cache, as rank 0 commands it.
 
-It knows the runner and the rank's store. It does not know the prefix trie.
+It knows the runner, the rank's store and how commands reach the other ranks. It does not know the prefix trie.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,8 @@ from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
 from engine.core.fingerprint import cache_fingerprint
 from engine.core.worker import Worker
+from engine.distributed.communicator import Communicator
+from engine.distributed.wire import FILES, RankCommand
 from engine.kv_store.catalogue import StoredPage
 from engine.kv_store.commands import COMMIT, END, POLL, RESTORE, RETAIN, STORE, StoreCommand
 from engine.kv_store.page_store import PageStore
@@ -59,6 +61,29 @@ class RankFiles:
                 mask |= 1 << bit
         self._runner.import_pages(places, images)
         return mask
+
+
+class GroupFiles:
+    """The files of all ranks, as rank 0 has them."""
+
+    def __init__(self, files: RankFiles, communicator: Communicator) -> None:
+        self._files, self._communicator = files, communicator
+        self.store = files.store  # rank 0's
+
+    def execute(
+        self,
+        command: StoreCommand,
+        pages: Sequence[StoredPage] = (),
+        last_used: Mapping[int, float] | None = None,
+    ) -> tuple[int, ...]:
+        """Have all ranks do it; returns their answers, if the command is answered."""
+        self._communicator.broadcast_command(RankCommand(FILES, files=command))
+        answer = self._files.execute(command, pages, last_used)
+        return self._communicator.all_gather(answer) if command.kind in ANSWERED else ()
+
+    def num_done(self) -> int:
+        """Commits that every rank has done; below 0 if a rank can do none."""
+        return min(self.execute(StoreCommand(POLL)))
 
 
 def open_files(

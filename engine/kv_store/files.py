@@ -1,12 +1,12 @@
 """The two files of a rank in the store's folder: pages in records of one size, and the index that says what they are.
 
     rank0.pages    written in place
-    rank0.index    replaced as a whole
+    rank0.index    replaced as a whole by
+    rank0.new      which is there for a moment only
 
 Both are for their owner only. One engine at a time has them. It knows files and offsets, not what is in them.
 """
 
-import contextlib
 import fcntl
 import os
 import stat
@@ -22,10 +22,10 @@ class StoreFiles:
 
     def __init__(self, folder: Path, rank: int, record_bytes: int) -> None:
         """Raises OSError, BlockingIOError among them if another engine has the folder."""
-        self.index_path, self._pages_path = folder / f"rank{rank}.index", folder / f"rank{rank}.pages"
         self._folder, self._record_bytes = folder, record_bytes
+        self.index_path, self._new_index_path = folder / f"rank{rank}.index", folder / f"rank{rank}.new"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._pages = os.open(self._pages_path, os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
+        self._pages = os.open(folder / f"rank{rank}.pages", os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
         try:
             fcntl.flock(self._pages, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _check_file(self._pages)
@@ -53,15 +53,13 @@ class StoreFiles:
     def write_index(self, data: bytes) -> None:
         """Make durable what was written to records, then replace the index; a crash leaves the old or the new one."""
         os.fdatasync(self._pages)
-        new = self.index_path.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+        self._new_index_path.unlink(missing_ok=True)
+        descriptor = os.open(self._new_index_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        new.replace(self.index_path)
+        self._new_index_path.replace(self.index_path)
         self._sync_folder()
 
     def read_record(self, record: int, size: int | None = None) -> bytes:
@@ -89,8 +87,8 @@ class StoreFiles:
     def clear(self) -> None:
         """No index and no record is left; the files stay in use."""
         os.ftruncate(self._pages, 0)
-        with contextlib.suppress(FileNotFoundError):
-            self.index_path.unlink()
+        self.index_path.unlink(missing_ok=True)
+        self._new_index_path.unlink(missing_ok=True)
         self._sync_folder()
 
     def close(self) -> None:
@@ -103,6 +101,16 @@ class StoreFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def may_exist(folder: Path, rank: int) -> bool:
+    """Whether files of the rank are in the folder, or that cannot be told."""
+    try:
+        return any(name.startswith(f"rank{rank}.") for name in os.listdir(folder))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _check_file(descriptor: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engine.kv_store.catalogue import StoredPage, decode
-from engine.kv_store.files import StoreFiles
+from engine.kv_store.files import StoreFiles, may_exist
 from engine.kv_store.index import IndexUnusable, open_index
 from engine.kv_store.sealing import SALT_BYTES, Sealer
 from engine.kv_store.settings import StoreSettings
@@ -29,7 +29,7 @@ class FileFormat:
 
 @dataclass(slots=True)
 class OpenFiles:
-    """`files`: None if nothing can be written. `is_clean`: nothing is left in them but what is said here."""
+    """`files`: None if nothing can be written. `is_clean`: nothing is left in the folder but what is said here."""
 
     files: StoreFiles | None
     sealer: Sealer
@@ -50,6 +50,7 @@ def open_store(settings: StoreSettings, form: FileFormat, log: Callable[[str], N
         return empty
     except OSError as error:
         log(f"{folder} cannot be used ({error.strerror}); no pages are kept over a restart")
+        empty.is_clean = not may_exist(folder, form.rank)
         return empty
     empty.files = files
     try:

@@ -196,10 +196,11 @@ class PageStore:
         self._files = None
 
     def _read_page(self, record: int, stamp: int) -> bytes | None:
-        if self._files is None:
+        files = self._files  # which the store's thread may give up meanwhile
+        if files is None:
             return None
         try:
-            sealed = self._files.read_record(record)
+            sealed = files.read_record(record)
         except OSError:
             return None
         page = self._sealer.open(sealed, self._record_context(record, stamp))

@@ -24,8 +24,11 @@ from engine.model.transformer import Transformer, padding_ids
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.runner.page_images import PageImages, page_bytes
+from engine.runner.torch_step import NO_SAMPLES, DraftRun, TorchStepHandle
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.step_plan import StepPlan
+
+MAX_DRAFT_TOKENS: Final = 11  # with the token before them 12, as many as a few groups of weights are read for
 
 
 @dataclass(slots=True)
@@ -47,25 +50,10 @@ class _Samples:
     positions: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class TorchStepHandle:
-    """A launched step: the row of each sample and its id, which a GPU is still copying to the host until `ready`."""
-
-    rows: tuple[int, ...]
-    ids: Tensor  # [len(rows)], on the host
-    ready: torch.cuda.Event | None
-    logprobs: LogprobsBatch | None = None  # by sample instead of by row
-    runs: tuple[tuple[int, int, int], ...] = ()  # of rows that verified drafts: row, first sample, samples that count
-
-
-MAX_DRAFT_TOKENS: Final = 11  # with the token before them 12, as many as a few groups of weights are read for
-_NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
-
-
 class TorchRunner:
     """A `Runner` on any device, built with its KV pages."""
 
-    draft_cost = 0.25  # of the embedded model, as measured on a CPU: see docs/performance-cpu.md
+    draft_cost = 0.25  # taken for about that of the C++, which was measured: see docs/performance-cpu.md
     # A draft attends as a token that decodes does: torch sums in another order for several queries.
     _attends_drafts_alone = True
 
@@ -95,49 +83,29 @@ class TorchRunner:
         self._update_rows(plan)
         token_ids, positions, segments, samples = self._flatten_batch(plan)
         if not segments:
-            return _NO_SAMPLES
+            return NO_SAMPLES
         logits = self._logits(token_ids, positions, segments, samples.sources)
         if logits is None:
-            return _NO_SAMPLES
+            return NO_SAMPLES
         sampled, logprobs = self._sample(logits, samples, dict(plan.token_masks))
         ids = tensor_parallel.broadcast(sampled)
         if any(chunk.num_drafts for chunk in plan.chunks):
             runs = self._accept_drafts(plan, ids)
-            return self._handle(samples.rows, ids, logprobs, runs)
+            return TorchStepHandle.of(samples.rows, ids, logprobs, runs)
         self._last_ids[torch.tensor(samples.rows, device=self._device)] = ids.clamp_min(0)
-        return self._handle(samples.rows, ids, logprobs)
+        return TorchStepHandle.of(samples.rows, ids, logprobs)
 
     def wait(self, handle: TorchStepHandle) -> dict[int, int]:
         """The ids that a step sampled; see `Runner`."""
-        if handle.ready is not None:
-            handle.ready.synchronize()
-        return dict(zip(handle.rows, handle.ids.tolist(), strict=True))
+        return handle.id_by_row()
 
     def logprobs(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
         """Log-probabilities of a step's ids; see `Runner`."""
-        verifying = {row for row, _, _ in handle.runs}
-        found = self._logprobs_by_sample(handle).items()
-        return {row: scores for at, scores in found if (row := handle.rows[at]) not in verifying}
+        return handle.logprobs_by_row()
 
     def verified(self, handle: TorchStepHandle) -> dict[int, VerifiedRun]:
         """The ids of rows that verified drafts; see `Runner`."""
-        if not handle.runs:
-            return {}
-        ids, logprobs = handle.ids.tolist(), self._logprobs_by_sample(handle)
-        return {
-            row: VerifiedRun(
-                tuple(ids[first : first + count]),
-                tuple(logprobs[at] for at in range(first, first + count) if at in logprobs),
-            )
-            for row, first, count in handle.runs
-        }
-
-    def _logprobs_by_sample(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
-        if handle.logprobs is None:
-            return {}
-        if handle.ready is not None:
-            handle.ready.synchronize()
-        return handle.logprobs.by_row(dict(enumerate(handle.ids.tolist())))
+        return handle.verified_by_row()
 
     @property
     def page_bytes(self) -> int:
@@ -230,8 +198,8 @@ class TorchRunner:
         samples = _Samples(sources, plan.sampled_rows, [positions[source] + 1 for source in sources])
         return flat, torch.tensor(positions, device=self._device), segments, samples
 
-    def _accept_drafts(self, plan: StepPlan, ids: Tensor) -> tuple[tuple[int, int, int], ...]:
-        """Set where each sampled row goes on, and with which token; the rows that verified drafts, as in a handle."""
+    def _accept_drafts(self, plan: StepPlan, ids: Tensor) -> tuple[DraftRun, ...]:
+        """Set where each sampled row goes on, and with which token; returns what the rows that verified drafts got."""
         sampled: list[int] = ids.tolist()
         rows, last_ids, runs = [], [], []
         first = 0
@@ -244,7 +212,7 @@ class TorchRunner:
                 rows.append(chunk.row)
                 last_ids.append(sampled[first + count - 1])
                 if chunk.num_drafts:
-                    runs.append((chunk.row, first, count))
+                    runs.append(DraftRun(chunk.row, first, count))
             first = end
         rows += plan.decode_rows
         last_ids += sampled[first:]
@@ -291,17 +259,3 @@ class TorchRunner:
             torch.tensor([signed64(state.seed) for state in states], device=self._device),
             torch.tensor(samples.positions, device=self._device),
         )
-
-    def _handle(
-        self,
-        rows: tuple[int, ...],
-        ids: Tensor,
-        logprobs: LogprobsBatch | None,
-        runs: tuple[tuple[int, int, int], ...] = (),
-    ) -> TorchStepHandle:
-        if not ids.is_cuda:
-            return TorchStepHandle(rows, ids, None, logprobs, runs)
-        host_ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
-        host_ids.copy_(ids, non_blocking=True)
-        logprobs = logprobs and logprobs.to_host()
-        return TorchStepHandle(rows, host_ids, torch.cuda.current_stream(self._device).record_event(), logprobs)

@@ -6,15 +6,16 @@ Only parses. Does not import torch, so that a wrong flag is reported at once. Kn
 import argparse
 import base64
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from engine.kv_store.settings import KEY_BYTES
-from engine.server.network.access import AccessPolicy, is_loopback, normal_host, normal_origin
+from engine.server import flag_types
+from engine.server.flag_types import MIB
+from engine.server.network.access import AccessPolicy, is_loopback
 
-MIB = 1 << 20
 DEFAULT_MODEL = "smollm2"
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
@@ -131,7 +132,9 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--served-model-name", metavar="NAME", help="the name that clients see (default: the name of the path)"
     )
     _add_chat_template(model)
-    model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: what fits)")
+    model.add_argument(
+        "--max-seq-len", type=flag_types.at_least(2), metavar="N", help="context in tokens (default: what fits)"
+    )
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
@@ -159,20 +162,25 @@ def _serve_parser() -> argparse.ArgumentParser:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-batch",
-        type=_at_least(1),
+        type=flag_types.at_least(1),
         metavar="N",
         help="requests that run at a time (default: what fits; 8 on a CPU)",
     )
-    limits.add_argument("--max-waiting", type=_at_least(0), default=256, metavar="N", help="queued requests (256)")
-    limits.add_argument("--chunk", type=_at_least(1), metavar="N", help="prompt tokens per step")
     limits.add_argument(
-        "--max-reply-tokens", type=_at_least(1), metavar="N", help="longest reply (default: what the context leaves)"
+        "--max-waiting", type=flag_types.at_least(0), default=256, metavar="N", help="queued requests (256)"
+    )
+    limits.add_argument("--chunk", type=flag_types.at_least(1), metavar="N", help="prompt tokens per step")
+    limits.add_argument(
+        "--max-reply-tokens",
+        type=flag_types.at_least(1),
+        metavar="N",
+        help="longest reply (default: what the context leaves)",
     )
     limits.add_argument(
-        "--max-body-mib", type=_mebibytes, default=8 * MIB, metavar="N", help="largest request body (8)"
+        "--max-body-mib", type=flag_types.mebibytes, default=8 * MIB, metavar="N", help="largest request body (8)"
     )
     limits.add_argument(
-        "--stream-interval", type=_seconds, default=0.0, metavar="S",
+        "--stream-interval", type=flag_types.seconds, default=0.0, metavar="S",
         help="after each event of a stream gather tokens for S seconds (0: an event per token)",
     )  # fmt: skip
     limits.add_argument(
@@ -180,8 +188,10 @@ def _serve_parser() -> argparse.ArgumentParser:
     )
     limits.add_argument("--seed", type=int, metavar="N", help="for requests without a seed (default: random)")
     network = parser.add_argument_group("network and process")
-    network.add_argument("--host", type=_bind_host, default="127.0.0.1", help="address (127.0.0.1)")
-    network.add_argument("--port", type=_port, default=8000, help="port (8000); 0 chooses a free one and prints it")
+    network.add_argument("--host", type=flag_types.bind_host, default="127.0.0.1", help="address (127.0.0.1)")
+    network.add_argument(
+        "--port", type=flag_types.port, default=8000, help="port (8000); 0 chooses a free one and prints it"
+    )
     network.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for this user only")
     network.add_argument(
         "--api-key-env", metavar="NAME", help="environment variable that holds the key clients must send"
@@ -191,11 +201,11 @@ def _serve_parser() -> argparse.ArgumentParser:
         help="with an address that is not of this machine alone: let everyone who reaches the port use the model",
     )  # fmt: skip
     network.add_argument(
-        "--allowed-host", type=_host, action="append", default=[], metavar="NAME",
+        "--allowed-host", type=flag_types.host, action="append", default=[], metavar="NAME",
         help="another name of this server that requests may have in Host; may be repeated, * allows all",
     )  # fmt: skip
     network.add_argument(
-        "--allowed-origin", type=_origin, action="append", default=[], metavar="ORIGIN",
+        "--allowed-origin", type=flag_types.origin, action="append", default=[], metavar="ORIGIN",
         help="web pages that may use the server, such as https://chat.example; may be repeated, * allows all",
     )  # fmt: skip
     network.add_argument("--exit-with-parent", action="store_true", help="exit when the parent process ends")
@@ -208,7 +218,7 @@ def _serve_parser() -> argparse.ArgumentParser:
 def _inspect_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m engine inspect", description="Describes a checkpoint without loading its weights.")
     parser.add_argument("path", metavar="PATH", help="directory, .gguf file, or smollm2")
-    parser.add_argument("--world-size", type=_at_least(1), default=1, metavar="N", help="number of ranks (1)")
+    parser.add_argument("--world-size", type=flag_types.at_least(1), default=1, metavar="N", help="number of ranks (1)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     _add_chat_template(parser)
     return parser
@@ -220,55 +230,10 @@ def _add_chat_template(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _at_least(low: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
-        if value < low:
-            raise argparse.ArgumentTypeError(f"must be at least {low}, not {value}")
-        return value
-
-    return whole_number
-
-
-def _port(text: str) -> int:
-    port = _at_least(0)(text)
-    if port > 65535:
-        raise argparse.ArgumentTypeError(f"must be at most 65535, not {port}")
-    return port
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 10:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 10, not {text!r}")
-    return seconds
-
-
-def _mebibytes(text: str) -> int:
-    try:
-        size = float(text)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < 1 << 20:
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
-    return max(1, int(size * MIB))
-
-
 def _default_name(model: str) -> str:
     """The name of the directory or file, without .gguf."""
     path = Path(model)
     return (path.stem if path.suffix == ".gguf" else path.resolve().name) or DEFAULT_MODEL
-
-
-def _bind_host(text: str) -> str:
-    """Without the brackets of an IPv6 address in a URL."""
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _check_exposure(flags: argparse.Namespace) -> None:
@@ -284,20 +249,6 @@ def _check_exposure(flags: argparse.Namespace) -> None:
 def _access(flags: argparse.Namespace) -> AccessPolicy:
     host = flags.host if flags.uds is None else None
     return AccessPolicy(host, frozenset(flags.allowed_host), frozenset(flags.allowed_origin))
-
-
-def _host(text: str) -> str:
-    host = normal_host(text)
-    if host is None:
-        raise argparse.ArgumentTypeError(f"must be a name or address such as chat.example, not {text!r}")
-    return host
-
-
-def _origin(text: str) -> str:
-    origin = normal_origin(text)
-    if origin is None:
-        raise argparse.ArgumentTypeError(f"must be an origin such as https://chat.example, not {text!r}")
-    return origin
 
 
 def _api_key(variable: str | None) -> str | None:

@@ -24,7 +24,7 @@ def write_checkpoint(
 ) -> Path:
     """One shard in float32. The feed-forward width is Meta's formula: 2/3 of 4 dim, rounded up.
 
-    With `cycle` its replies repeat themselves: most of the time the ids of a group of so many come in turn.
+    With `cycle` its replies repeat themselves: an id is mostly followed by the next one of its group of `cycle` ids.
     """
     folder.mkdir(parents=True, exist_ok=True)
     params = {"dim": dim, "n_heads": heads, "n_kv_heads": kv_heads, "n_layers": layers, "multiple_of": multiple_of}

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+_runtime: Callable[[], Any] = torch.cuda.cudart  # the CUDA runtime's functions
 
 
 class PinnedMemory:
@@ -37,7 +40,3 @@ class PinnedMemory:
         error = runtime.cudaHostRegister(self.bytes.data_ptr(), self.bytes.numel(), 0)
         if error != runtime.cudaError.success:
             raise RuntimeError(runtime.cudaGetErrorString(error))
-
-
-def _runtime() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's

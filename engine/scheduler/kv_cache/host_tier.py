@@ -61,7 +61,7 @@ class HostTier:
         return len(self._free)
 
     def grow(self, num_slots: int) -> None:
-        """So many slots can be used from now on, at most `max_slots`. They never become fewer."""
+        """`num_slots` slots can be used from now on, at most `max_slots`. They never become fewer."""
         self.num_slots = max(self.num_slots, min(num_slots, self.max_slots))
         self._free.grow(self.num_slots)
 

@@ -101,25 +101,10 @@ class KVCacheManager:
         table.prefix_nodes += matched
         table.page_ids += [node.page_id for node in in_pages]
         self._add_pages(table, num_new)
-        restores = len(matched) - len(in_pages) >= self._min_restored_pages
-        for index in range(len(in_pages), len(matched)):
-            node = matched[index]
-            self._trie.move_to_page(node, table.page_ids[index])
-            if restores:
-                self._pool.fill(node.page_id, tenant)
-                self.host.restore(node)
-            else:
-                node.is_computed, node.owner = False, table
+        self._refill(table, matched[len(in_pages) :], len(in_pages))
         if source is not None:
             self._partial.duplicate(source, table, len(matched))
-        parent = matched[-1] if matched else self._trie.root(tenant)
-        if len(matched) < num_sharable:
-            self._partial.drop_beginnings(parent, self._page_tokens(token_ids, len(matched)))
-        for index in range(len(matched), num_sharable):
-            parent = self._trie.attach(parent, self._page_tokens(token_ids, index), table.page_ids[index], ref_count=1)
-            parent.owner = table
-            table.prefix_nodes.append(parent)
-        self._trie.drop_root_if_empty(tenant)
+        self._share(table, token_ids, num_sharable)
         return table
 
     def append_pages(self, table: PageTable, num_pages: int) -> bool:
@@ -176,36 +161,10 @@ class KVCacheManager:
             self._pool.overwrite_on_release(table.page_ids)
             if table.prefix_nodes and table.prefix_nodes[0].attached:
                 self._drop_subtree(table.prefix_nodes[0], overwrite=True)
-        parent = table.prefix_nodes[-1] if table.prefix_nodes else self._trie.root(table.tenant)
-        can_attach = parent.attached and (parent.is_computed or parent.is_root)
-        for index, page_id in enumerate(table.page_ids[len(table.prefix_nodes) :], len(table.prefix_nodes)):
-            page_tokens = self._page_tokens(token_ids, index)
-            can_attach_part = can_attach and 0 < len(page_tokens) < self.page_size
-            can_attach = can_attach and len(page_tokens) == self.page_size
-            node = parent.children.get(page_tokens) if can_attach else None
-            if can_attach and (node is None or not node.in_page):
-                self._pool.fill(page_id, table.tenant)
-                if node is None:
-                    self._partial.drop_beginnings(parent, page_tokens)
-                    parent = self._trie.attach(parent, page_tokens, page_id, ref_count=0)
-                else:  # only in a slot so far
-                    node.last_used = self._trie.clock
-                    self._trie.move_to_page(node, page_id)
-                    parent = node
-                continue
-            if can_attach_part and self._partial.attach(parent, page_tokens, page_id):
-                continue
-            if node is None or not node.is_computed:
-                can_attach = False
-            else:
-                parent = node  # there is an equal page: one copy is enough, and it was used now
-                self._trie.hold(node)
-                self._trie.let_go(node)
-            self._pool.release(page_id)
+        self._keep_pages(table, token_ids)
         for node in reversed(table.prefix_nodes):
             self._let_go(table, node)
         table.prefix_nodes, table.page_ids = [], []
-        self._trie.drop_root_if_empty(table.tenant)
 
     def invalidate(self, table: PageTable) -> None:
         """Free the pages of a request with NaN or infinite logits, and detach its prefix: no later prompt hits it."""
@@ -263,6 +222,60 @@ class KVCacheManager:
             if node is not None:
                 matched.append(node)
         return matched
+
+    def _refill(self, table: PageTable, nodes: Sequence[PrefixNode], first: int) -> None:
+        """Give nodes that are only in slots the table's pages from number `first` on, to be restored or computed."""
+        restores = len(nodes) >= self._min_restored_pages
+        for node, page_id in zip(nodes, table.page_ids[first:], strict=False):
+            self._trie.move_to_page(node, page_id)
+            if restores:
+                self._pool.fill(page_id, table.tenant)
+                self.host.restore(node)
+            else:
+                node.is_computed, node.owner = False, table
+
+    def _share(self, table: PageTable, token_ids: Sequence[int], num_sharable: int) -> None:
+        """Let the trie have the first `num_sharable` pages, of which those without a node will be computed."""
+        parent, num_matched = self._last_node(table), len(table.prefix_nodes)
+        if num_matched < num_sharable:
+            self._partial.drop_beginnings(parent, self._page_tokens(token_ids, num_matched))
+        for index in range(num_matched, num_sharable):
+            parent = self._trie.attach(parent, self._page_tokens(token_ids, index), table.page_ids[index], ref_count=1)
+            parent.owner = table
+            table.prefix_nodes.append(parent)
+
+    def _keep_pages(self, table: PageTable, token_ids: Sequence[int]) -> None:
+        """Let the trie have the pages that only the table holds, as far as they have tokens; release the others."""
+        last = self._last_node(table)
+        parent = last if last.attached and (last.is_root or last.is_computed) else None
+        for index, page_id in enumerate(table.page_ids[len(table.prefix_nodes) :], len(table.prefix_nodes)):
+            page_tokens = self._page_tokens(token_ids, index)
+            if parent is not None and len(page_tokens) == self.page_size:
+                parent = self._keep_page(parent, page_tokens, page_id)
+            elif parent is None or not page_tokens or not self._partial.attach(parent, page_tokens, page_id):
+                self._pool.release(page_id)
+
+    def _keep_page(self, parent: PrefixNode, page_tokens: tuple[int, ...], page_id: int) -> PrefixNode | None:
+        """The node of a full page, which gets `page_id` unless it has a page; None: another request computes it."""
+        node = parent.children.get(page_tokens)
+        if node is not None and node.in_page:  # one copy is enough
+            self._pool.release(page_id)
+            if not node.is_computed:
+                return None
+            self._trie.hold(node)  # it was used now
+            self._trie.let_go(node)
+            return node
+        self._pool.fill(page_id, parent.tenant)
+        if node is None:
+            self._partial.drop_beginnings(parent, page_tokens)
+            return self._trie.attach(parent, page_tokens, page_id, ref_count=0)
+        node.last_used = self._trie.clock  # only in a slot so far
+        self._trie.move_to_page(node, page_id)
+        return node
+
+    def _last_node(self, table: PageTable) -> PrefixNode:
+        """The last node of the table's prefix; without one, the root of the tenant's trie."""
+        return table.prefix_nodes[-1] if table.prefix_nodes else self._trie.root(table.tenant)
 
     def _page_tokens(self, token_ids: Sequence[int], index: int) -> tuple[int, ...]:
         return tuple(token_ids[index * self.page_size : (index + 1) * self.page_size])

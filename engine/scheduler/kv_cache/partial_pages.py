@@ -84,8 +84,6 @@ class PartialPages:
                 self._trie.detach(node)
                 self._trie.move_to_page(node, -1)
                 self._pool.release(page_id)
-        if parent.is_root:
-            self._trie.keep_root(parent)
 
 
 def _siblings(parent: PrefixNode) -> Iterator[PrefixNode]:

@@ -15,7 +15,7 @@ class PrefixTrie:
     """Every change of a node that is in a trie goes through its methods."""
 
     def __init__(self, num_pages: int) -> None:
-        self.roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children, but for a moment
+        self.roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children
         self.clock = 0  # logical time of last use
         self.num_idle = 0  # nodes in pages that no request holds
         self._idle_from: dict[int, int] = {}  # how many of them by last use, in its order
@@ -42,8 +42,8 @@ class PrefixTrie:
         self.stored_leaves = EvictionQueue(
             entries, lambda node: node.attached and node.record >= 0 and not node.num_children_stored
         )
-        self.freed_records: list[int] = []  # of nodes that were detached, until somebody takes them
-        self.used_records: set[int] = set()  # of nodes that were used, until somebody takes them
+        self.freed_records: list[int] = []  # of nodes that were detached, until StoredPages takes them
+        self.used_records: set[int] = set()  # of nodes that were used, until StoredPages takes them
         self._has_slots = self._has_records = False
 
     def use_records(self, num_records: int) -> None:
@@ -77,25 +77,14 @@ class PrefixTrie:
         return latest
 
     def root(self, tenant: str) -> PrefixNode:
-        """The root of a tenant's trie. Call `drop_root_if_empty` once no more children come."""
-        if tenant not in self.roots:
-            self.roots[tenant] = PrefixNode(tenant, (), None)
-        return self.roots[tenant]
-
-    def drop_root_if_empty(self, tenant: str) -> None:
-        """A trie without pages is forgotten."""
-        if tenant in self.roots and not self.roots[tenant].children:
-            del self.roots[tenant]
-
-    def keep_root(self, root: PrefixNode) -> None:
-        """Children of the root come, although its last one has just been detached."""
-        self.roots[root.tenant] = root
+        """The root of a tenant's trie; a new one, which is kept once it has a child, if the tenant has none."""
+        return self.roots.get(tenant) or PrefixNode(tenant, (), None)
 
     def attach(
         self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int, is_full: bool = True
     ) -> PrefixNode:
         """A new node below `parent`, in a page; computed if no request holds it."""
-        node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node = self._add_child(parent, token_ids)
         node.is_full = is_full
         node.ref_count, node.is_computed, node.last_used = ref_count, ref_count == 0, self.clock
         self.move_to_page(node, page_id)
@@ -108,7 +97,7 @@ class PrefixTrie:
 
         Call `sort_idle` when no more come.
         """
-        node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node = self._add_child(parent, token_ids)
         node.is_computed, node.last_used = True, last_used
         if page_id >= 0:
             self.move_to_page(node, page_id)
@@ -180,8 +169,8 @@ class PrefixTrie:
                 node.record, node.num_children_stored = -1, 0
         if parent is not None:
             self.enqueue(parent)
-            if parent.is_root:
-                self.drop_root_if_empty(parent.tenant)
+            if parent.is_root and not parent.children:
+                del self.roots[parent.tenant]
         return nodes
 
     def enqueue(self, node: PrefixNode) -> None:
@@ -205,6 +194,12 @@ class PrefixTrie:
                 self.copies.push(node)
         elif in_page and not is_held and not in_slot and node.is_full:
             self.to_save.push(node)
+
+    def _add_child(self, parent: PrefixNode, token_ids: tuple[int, ...]) -> PrefixNode:
+        node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        if parent.is_root:
+            self.roots[parent.tenant] = parent
+        return node
 
     def _count(self, node: PrefixNode, sign: int) -> None:
         if node.is_idle:

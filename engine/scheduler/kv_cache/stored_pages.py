@@ -64,6 +64,11 @@ class StoredPages:
         self._collect()
         return bool(self._has_new or self._dropped or self._trie.used_records)
 
+    @property
+    def has_records(self) -> bool:
+        """Whether any record is taken."""
+        return len(self._free) < self._num_records
+
     def advance_clock(self, clock: int) -> None:
         """Times before `clock` are in the past. Before anything is cached."""
         self._trie.clock = max(self._trie.clock, clock)
@@ -105,7 +110,6 @@ class StoredPages:
             page_id = self._pool.take(parent.page_id + 1, tenant)
             self._pool.fill(page_id, tenant)
         if page_id < 0 and slot < 0:
-            self._trie.drop_root_if_empty(tenant)
             return None
         node = self._trie.attach_idle(parent, token_ids, page_id, slot, last_used)
         self._trie.move_to_record(node, record)

@@ -1,4 +1,4 @@
-"""W7, with sizes for a CPU: who comes back is restored from the host tier, or computed again without one."""
+"""W7, with sizes for a CPU: the prompts of members who come back are restored from the host tier, or computed again."""
 
 import asyncio
 from dataclasses import replace

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from engine.kv_store.catalogue import StoredPage, decode
 from engine.kv_store.index import open_index
 from engine.kv_store.sealing import SALT_BYTES, Sealer
 from engine.kv_store.settings import StoreSettings
+from engine.runner.torch_runner import TorchRunner
 from tests.engine.distributed.world import World
 from tests.engine.tiny import VOCAB, write_checkpoint
 
@@ -111,11 +113,17 @@ def test_an_erased_tenant_is_in_no_file(checkpoint: Checkpoint, tmp_path: Path) 
     engine.close()
 
 
-def wait_until_stored(engine: EngineCore) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while engine._scheduler is None or engine._scheduler.cache.stored._trie.to_store.peek() is not None:
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_until_stored(engine: EngineCore) -> None:
+    scheduler = engine._scheduler
+    assert scheduler is not None
+    wait_until(lambda: scheduler.cache.stored._trie.to_store.peek() is None)
 
 
 def test_a_killed_engine_loses_only_what_came_last(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -175,6 +183,32 @@ def test_pages_older_than_an_hour_stay_away(
     assert ask(engine, prompt(1))[1] == 0
     assert ask(engine, prompt(2))[1] == 79
     engine.close()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_idle_engine_keeps_nothing_for_longer_than_an_hour(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    """Neither what it has stored, nor what has been waiting for slots since it started."""
+    monkeypatch.setattr(cache_files, "COMMIT_INTERVAL", 0.05)
+    monkeypatch.setattr(cache_files, "EXPIRY_INTERVAL", 0.05)
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.0)
+    monkeypatch.setattr(TorchRunner, "num_ready_slots", 2)
+    now, config = time.time(), configure(checkpoint, tmp_path)
+    engine = EngineCore.start(config, checkpoint)
+    ask(engine, prompt(1))
+    ask(engine, prompt(2))
+    if restarts:
+        engine.close()
+        engine = EngineCore.start(dataclasses.replace(config, num_host_slots=40), checkpoint)
+    wait_until(lambda: (tmp_path / "rank0.index").exists() and len(stored(tmp_path)[0]) == 10)
+    monkeypatch.setattr(cache_files.time, "time", lambda: now + 4000)
+    wait_until(lambda: stored(tmp_path) == ([], {}))
+    files = engine._cache_files
+    assert files is not None
+    assert files.seconds_until_due() is None
+    engine.close()
+    assert engine.failure is None
 
 
 def test_a_small_limit_keeps_what_was_used_last(checkpoint: Checkpoint, tmp_path: Path) -> None:

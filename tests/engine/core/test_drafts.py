@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
@@ -10,7 +11,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import resolve
 from engine.core.engine_core import EngineCore, SamplingParams
 from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
-from engine.logits_params import LogitsParams
+from engine.logits_params import LogitsParams, TokenLogprobs
 from engine.offline import OfflineEngine
 from engine.runner.cpu.build import compiled_library
 from tests.engine.tiny import VOCAB, write_checkpoint
@@ -68,7 +69,14 @@ def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Iterator[tup
         assert engine.failure is None
 
 
-def ask(engine: EngineCore, *, stop: bool = False, together: bool = True) -> list[tuple[object, ...]]:
+class Reply(NamedTuple):
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs]
+    finish_reason: str | None
+    completion_tokens: int
+
+
+def ask(engine: EngineCore, *, stop: bool = False, together: bool = True) -> list[Reply]:
     """All requests, at the same time or one after the other."""
     streams = []
     asked = list(zip(PROMPTS * 2, [*PARAMS, *PARAMS[1:], PARAMS[0]], strict=True))
@@ -80,8 +88,10 @@ def ask(engine: EngineCore, *, stop: bool = False, together: bool = True) -> lis
             streams[-1].result(60)
     for stream in streams:
         stream.result(60)
-    return [(stream.token_ids, stream.logprobs, stream.finish_reason, stream.usage.completion_tokens)
-            for stream in streams]  # fmt: skip
+    return [
+        Reply(stream.token_ids, stream.logprobs, stream.finish_reason, stream.usage.completion_tokens)
+        for stream in streams
+    ]
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -91,13 +101,13 @@ def test_replies_are_the_same_with_drafts(pair: tuple[EngineCore, EngineCore, bo
     before = with_drafts.stats()
     # In torch the last bits of a prompt's keys depend on how it is split into chunks, with drafts and without.
     expected, got = (ask(engine, stop=stop, together=exact) for engine in (without, with_drafts))
-    assert [each[0] for each in got] == [each[0] for each in expected]
+    assert [each.token_ids for each in got] == [each.token_ids for each in expected]
     assert [each[2:] for each in got] == [each[2:] for each in expected]
-    for (ids, mine, *_), (_, theirs, *_) in zip(got, expected, strict=True):
-        assert len(mine) == len(theirs)  # type: ignore[arg-type]
-        assert not mine or len(mine) == len(ids)  # type: ignore[arg-type]
+    for mine, theirs in zip(got, expected, strict=True):
+        assert len(mine.logprobs) == len(theirs.logprobs)
+        assert not mine.logprobs or len(mine.logprobs) == len(mine.token_ids)
         if not is_float:
-            assert mine == theirs
+            assert mine.logprobs == theirs.logprobs
     after = with_drafts.stats()
     accepted, drafted = after.accepted_tokens - before.accepted_tokens, after.drafted_tokens - before.drafted_tokens
     assert 20 < accepted < drafted
@@ -115,7 +125,7 @@ def test_float_weights_are_drafted_only_on_request(checkpoint: Checkpoint) -> No
 def test_a_row_that_verifies_waits_for_its_ids_where_steps_overlap(checkpoint: Checkpoint) -> None:
     engines = [start(checkpoint, "none", mode, native=False, overlap=True) for mode in ("off", "ngram")]
     expected, got = (ask(engine, together=False) for engine in engines)
-    assert [each[0] for each in got] == [each[0] for each in expected]
+    assert [each.token_ids for each in got] == [each.token_ids for each in expected]
     for engine in engines:
         engine.close()
         assert engine.failure is None

@@ -19,7 +19,8 @@ from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
 from engine.layers.sampler import sample
 from engine.model.loader import load_model
 from engine.runner.memory import fit_host_slots, fit_pages, host_slots_in, kv_bytes_per_page
-from engine.runner.torch_runner import TorchRunner, TorchStepHandle
+from engine.runner.torch_runner import TorchRunner
+from engine.runner.torch_step import TorchStepHandle
 from engine.scheduler.step_plan import StepPlan
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.tiny import VOCAB, write_checkpoint

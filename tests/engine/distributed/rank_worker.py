@@ -25,7 +25,8 @@ from engine.kv_store.settings import StoreSettings
 from engine.layers.paged_attention import DenseAttention
 from engine.model.transformer import Transformer
 from engine.offline import OfflineEngine
-from engine.runner.torch_runner import TorchRunner, TorchStepHandle
+from engine.runner.torch_runner import TorchRunner
+from engine.runner.torch_step import TorchStepHandle
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.step_plan import StepPlan
 

@@ -209,6 +209,23 @@ def test_files_that_cannot_even_be_emptied_are_left_alone(tmp_path: Path, capfd:
     store.close(10)
 
 
+def test_files_that_cannot_be_opened_are_not_said_to_be_empty(tmp_path: Path) -> None:
+    """The pages of an engine before may still be in them."""
+    (tmp_path / "rank0.pages").mkdir()
+    for folder, num_done in ((tmp_path, -1), (tmp_path / "rank0.pages", 0)):
+        store = open_store(folder)
+        assert (store.is_open, store.num_done) == (folder != tmp_path, num_done)
+        store.close(10)
+
+
+def test_an_index_that_was_not_finished_is_deleted(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "rank0.index").replace(tmp_path / "rank0.new")
+    open_store(tmp_path).close(10)
+    assert {file.name for file in tmp_path.iterdir()} == {"rank0.pages"}
+    assert not (tmp_path / "rank0.pages").read_bytes()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["rank0.index", "rank0.pages"]),

@@ -164,20 +164,18 @@ class TestRequests:
         assert alone.request.finish_reason == "length"
         assert len(alone.request.output_token_ids) == length
 
-    def test_only_accepted_drafts_are_charged(self) -> None:
-        charged = []
-        for right in (True, False):
-            alone = Alone(20)
-            if not right:
-                alone.request.ngrams = Told(alone.request, [6 - token for token in alone.reply])
-            fairness = alone.scheduler._fairness
-            charge, total = fairness.charge, []
+    @pytest.mark.parametrize("right", [True, False])
+    def test_only_accepted_drafts_are_charged(self, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        alone = Alone(20)
+        if not right:
+            alone.request.ngrams = Told(alone.request, [6 - token for token in alone.reply])
+        fairness = alone.scheduler._fairness
+        charge, charged = fairness.charge, []
 
-            def count(request: Request, tokens: float, *, shared: bool = False) -> None:
-                total.append(tokens)  # noqa: B023 - called within the loop's turn
-                charge(request, tokens, shared=shared)  # noqa: B023
+        def count(request: Request, tokens: float, *, shared: bool = False) -> None:
+            charged.append(tokens)
+            charge(request, tokens, shared=shared)
 
-            fairness.charge = count  # type: ignore[method-assign]
-            alone.run()
-            charged.append(sum(total))
-        assert charged == [3 + 19 * DECODE_WEIGHT] * 2
+        monkeypatch.setattr(fairness, "charge", count)
+        alone.run()
+        assert sum(charged) == 3 + 19 * DECODE_WEIGHT

@@ -51,12 +51,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def wait_until_ready(slots: PinnedSlots, count: int) -> None:
+    wait_until(lambda: slots.num_ready == count)
+
+
 def test_only_what_will_be_used_soon_is_pinned() -> None:
     slots = pinned(30)
     for used, ready in ((None, 8), (0, 12), (3, 12), (5, 16), (29, 30)):
         if used is not None:
             slots.use(used)
-        wait_until(lambda ready=ready: slots.num_ready == ready)  # type: ignore[misc]
+        wait_until_ready(slots, ready)
         time.sleep(0.02)
         assert slots.num_ready == ready
     slots.close()
@@ -66,7 +70,7 @@ def test_only_what_will_be_used_soon_is_pinned() -> None:
 def test_a_slot_larger_than_a_piece_is_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_pages, "SEGMENT_BYTES", SLOT_BYTES // 2)
     slots = pinned(3)
-    wait_until(lambda: slots.num_ready == 3)
+    wait_until_ready(slots, 3)
     pieces = [slots.piece(0, number, 1) for number in range(3)]
     assert [piece.data_ptr() for piece in pieces] == [memory.bytes.data_ptr() for memory in slots._memory]
     slots.close()

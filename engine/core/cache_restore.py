@@ -1,0 +1,109 @@
+"""Pages of the last hour come back from the files of an engine before, last used first.
+
+For a second before the engine is ready, the rest while it serves. A page that one rank does not have is dropped by all,
+with those after it.
+
+It runs in rank 0's engine thread. It knows the prefix trie, and no bytes.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from engine.core.rank_files import GroupFiles
+from engine.core.use_times import UseTimes
+from engine.kv_store.catalogue import StoredPage
+from engine.kv_store.commands import END, MAX_TRANSFERS, RESTORE, RETAIN, PageTransfer, StoreCommand
+from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager
+from engine.scheduler.kv_cache.page_table import PrefixNode
+
+RESTORED_BYTES: Final = 16 << 20  # at a time, between two steps
+
+
+class CacheRestore:
+    """The pages that are still to come back. The records of all others are free."""
+
+    def __init__(
+        self, cache: KVCacheManager, files: GroupFiles, pages: Iterable[StoredPage], times: UseTimes, page_bytes: int
+    ) -> None:
+        """`pages`: each after its parent, last used first; `times` has their last uses."""
+        self._cache, self._files, self._times = cache, files, times
+        self._stored, self._stamps = cache.stored, files.store.stamps
+        self._batch_size = min(MAX_TRANSFERS, max(1, RESTORED_BYTES // page_bytes))
+        self._pending = deque(pages)
+        self._nodes: dict[int, PrefixNode] = {}  # restored, by record
+        self._is_over = not self._pending
+        self.num_restored_pages = self._num_lost = 0
+        self._stored.claim({page.record for page in self._pending})
+        transfers = (PageTransfer(page.record, self._stamps[page.record]) for page in self._pending)
+        files.execute(StoreCommand(RETAIN, tuple(transfers)))
+
+    def __bool__(self) -> bool:
+        """Whether pages are still to come back."""
+        return bool(self._pending)
+
+    def step(self) -> bool:
+        """Bring back the next pages; False if there is no room for them now, or none is left."""
+        batch: list[tuple[StoredPage, PrefixNode]] = []
+        host = self._cache.host
+        while self._pending and len(batch) < self._batch_size:
+            page = self._pending[0]
+            parent = self._nodes.get(page.parent_record)
+            node = None
+            if page.parent_record == -1 or (parent is not None and parent.attached):
+                last_used = self._times.clock_at(page.last_used)
+                node = self._stored.restore(page.tenant, parent, page.token_ids, page.record, last_used)
+                if node is None and host.num_slots < host.max_slots:
+                    break  # until more slots are ready
+            self._pending.popleft()
+            if node is not None:
+                self._nodes[page.record] = node
+            if node is not None and node.record == page.record:
+                batch.append((page, node))
+            else:
+                self._stored.release(page.record)
+        self._stored.finish_restoring()
+        if batch:
+            self._read(batch)
+        self._end_if_done()
+        return bool(batch)
+
+    def forget(self, tenant: str) -> None:
+        """Bring back no page of this tenant."""
+        for page in self._pending:
+            if page.tenant == tenant:
+                self._stored.release(page.record)
+        self._pending = deque(page for page in self._pending if page.tenant != tenant)
+        self._end_if_done()
+
+    def expire(self, before: float) -> None:
+        """Bring back no page that was used last before this time."""
+        while self._pending and self._pending[-1].last_used < before:
+            self._stored.release(self._pending.pop().record)
+        self._end_if_done()
+
+    def _read(self, batch: list[tuple[StoredPage, PrefixNode]]) -> None:
+        """Have all ranks read these pages, and drop those that one of them cannot read."""
+        transfers = (
+            PageTransfer(page.record, self._stamps[page.record], node.page_id, node.host_slot) for page, node in batch
+        )
+        answers = self._files.execute(StoreCommand(RESTORE, tuple(transfers)))
+        for bit, (_, node) in enumerate(batch):
+            if all(answer >> bit & 1 for answer in answers):
+                self.num_restored_pages += node.attached
+            else:
+                self._num_lost += 1
+                self._cache.drop(node)
+
+    def _end_if_done(self) -> None:
+        if self._pending or self._is_over:
+            return
+        self._is_over = True
+        self._nodes.clear()
+        self._files.execute(StoreCommand(END))
+        lost = f"; {self._num_lost} pages could not be read, and are computed again" if self._num_lost else ""
+        if self.num_restored_pages or self._num_lost:
+            tokens = self.num_restored_pages * self._cache.page_size
+            sys.stderr.write(f"engine: {tokens:,} tokens of the KV cache were restored from its files{lost}\n")
+            sys.stderr.flush()
