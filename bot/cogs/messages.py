@@ -20,7 +20,8 @@ from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
 from bot.discord_app.occasionally import Occasionally
-from bot.discord_app.permissions import Action, NotAllowed
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import NotAllowed
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.message_text import (
     mentions,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from bot.errors import BotError
-from bot.guilds.settings_cache import GuildSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.i18n.language import DEFAULT_LANGUAGE, supported
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn
-from bot.discord_app.permissions import persona_scope
+from bot.discord_app.permissions.own_persona import persona_scope
 from bot.discord_app.replies.final_text import outgoing_messages, with_note
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoting import small_lines, speaker_line

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bot.cogs.privacy import STORED
-from bot.discord_app.permissions import CHANGES, MENU_ACTIONS
+from bot.discord_app.permissions.actions import MENU_ACTIONS
+from bot.discord_app.permissions.authorise import CHANGES
 from bot.errors import THINGS
 from models.queries.privacy.holdings import _row_counts
 

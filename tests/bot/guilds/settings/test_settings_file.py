@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import Hint
-from bot.guilds.settings_file import MAX_BYTES, as_file, imported, read_file
+from bot.guilds.settings.settings_file import MAX_BYTES, as_file, imported, read_file
 from bot.safety.words import listed_words
 from models.types import GuildSettings, RolePolicy
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from bot.errors import AboveLimit, BotError, Hint
-from bot.guilds.limits import limits_above, limits_for
+from bot.guilds.settings.limits import limits_above, limits_for
 from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
 from bot.safety.words import MAX_WORDS

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bot.errors import Hint
-from bot.guilds.limits import (
+from bot.guilds.settings.limits import (
     MAX_DAILY,
     MAX_MINUTE_MESSAGES,
     MAX_RUNNING_REPLIES,

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot.errors import AboveLimit, BotError, Busy, QuotaUsedUp
-from bot.guilds import settings_cache
-from bot.guilds.settings_cache import MAX_LISTED, GuildSettingsCache
+from bot.guilds.settings import settings_cache
+from bot.guilds.settings.settings_cache import MAX_LISTED, GuildSettingsCache
 from bot.settings import Settings
 from models import queries
 from models.database import Database

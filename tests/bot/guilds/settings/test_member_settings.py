@@ -11,8 +11,8 @@ import pytest
 
 from bot.errors import Hint
 from bot.guilds import member_settings
-from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.privacy import PrivacyService
+from bot.guilds.settings.member_settings import MemberSettingsCache
 from models.database import Database
 from models.queries.tenants.settings import set_member_memory
 from models.types import DialogKey, MemberSettings
