@@ -7,14 +7,13 @@ private. Another process on the same database sees a change within `FRESH` secon
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
 
 from bot.errors import Hint
+from bot.guilds.read_through_cache import ReadThroughCache
 from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models import queries
@@ -39,23 +38,15 @@ class MemberSettingsCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cached: OrderedDict[tuple[int, int], tuple[float, MemberSettings]] = OrderedDict()
-        self._reading: dict[tuple[int, int], asyncio.Task[MemberSettings]] = {}
-        self._changes = 0
+        self._cache = ReadThroughCache(self._stored, fresh_for=lambda _: FRESH, max_entries=_MAX_CACHED)
 
     def known(self, key: DialogKey) -> MemberSettings | None:
         """What was last known of the member's choice, or None. Never waits."""
-        return self._cached.get((key.guild_id, key.user_id), (0.0, None))[1]
+        return self._cache.last_known(_member(key))
 
     async def read(self, key: DialogKey) -> MemberSettings:
         """What the member chose, from the database."""
-        changes = self._changes
-        with translate_database_errors():
-            async with self._database.read() as session:
-                found = await queries.member_settings(session, key=key)
-        if changes == self._changes:
-            self._keep(key, found)
-        return found
+        return await self._cache.read(_member(key))
 
     async def wants_private(self, key: DialogKey) -> bool:
         """Whether answers are to be private where the command does not say.
@@ -70,53 +61,46 @@ class MemberSettingsCache:
         known = await self._soon(key, SHORT_PATIENCE)
         return None if known is None else known.locale
 
-    async def _soon(self, key: DialogKey, patience: float) -> MemberSettings | None:
-        """What the member chose, or was last known of it while the database does not answer."""
-        read_at, known = self._cached.get((key.guild_id, key.user_id), (0.0, None))
-        if known is None or time.monotonic() - read_at > FRESH:
-            try:
-                async with asyncio.timeout(patience):
-                    known = await asyncio.shield(self._read_once(key))
-            except Exception as error:  # the command itself will meet the same error, and report it
-                log.warning("a member's settings could not be read", error=type(error).__name__)
-        return known
-
-    def _read_once(self, key: DialogKey) -> asyncio.Task[MemberSettings]:
-        """One reading for all who wait for it. They go on in their order, so a member's messages keep theirs."""
-        number = (key.guild_id, key.user_id)
-        if (reading := self._reading.get(number)) is None:
-            reading = self._reading[number] = asyncio.create_task(self.read(key), name="read-member-settings")
-            reading.add_done_callback(lambda done: self._end_reading(number, done))
-        return reading
-
-    def _end_reading(self, number: tuple[int, int], done: asyncio.Task[MemberSettings]) -> None:
-        del self._reading[number]
-        if not done.cancelled():
-            done.exception()  # those who wait report it; perhaps none does any more
-
     async def change(self, key: DialogKey, change: OwnChange) -> MemberSettings:
         """Apply `change` to what the member chose. Returns the new settings. Raises Hint if they opted out of storage.
 
         What `change` raises leaves everything as it was.
         """
-        now = datetime.now(UTC)
-        try:
+
+        async def store() -> MemberSettings:
+            now = datetime.now(UTC)
             with translate_database_errors():
                 after = await self._database.run(
                     lambda session: queries.change_member_settings(session, key=key, change=change, now=now)
                 )
-        finally:
-            self._changes += 1
-            self._cached.pop((key.guild_id, key.user_id), None)
-        if after is None:
-            raise Hint(
-                _("You opted out, so I store nothing about you, not even settings. `/privacy optin` takes that back.")
-            )
-        self._keep(key, after)
-        return after
+            if after is None:
+                raise Hint(
+                    _(
+                        "You opted out, so I store nothing about you, not even settings. "
+                        "`/privacy optin` takes that back."
+                    )
+                )
+            return after
 
-    def _keep(self, key: DialogKey, settings: MemberSettings) -> None:
-        self._cached[key.guild_id, key.user_id] = (time.monotonic(), settings)
-        self._cached.move_to_end((key.guild_id, key.user_id))
-        if len(self._cached) > _MAX_CACHED:
-            self._cached.popitem(last=False)
+        return await self._cache.change(_member(key), store)
+
+    async def _soon(self, key: DialogKey, patience: float) -> MemberSettings | None:
+        """What the member chose, or was last known of it while the database does not answer.
+
+        Callers go on in their order, so that a member's messages keep theirs.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                return await self._cache.get(_member(key))
+        except Exception as error:  # the command itself will meet the same error, and report it
+            log.warning("a member's settings could not be read", error=type(error).__name__)
+            return self.known(key)
+
+    async def _stored(self, member: DialogKey) -> MemberSettings:
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await queries.member_settings(session, key=member)
+
+
+def _member(key: DialogKey) -> DialogKey:
+    return DialogKey(key.guild_id, key.user_id)

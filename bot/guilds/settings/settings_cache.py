@@ -7,16 +7,13 @@ front-ends.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from bot.errors import AboveLimit, BotError, Hint
+from bot.guilds.read_through_cache import ReadThroughCache
 from bot.guilds.settings.limits import limits_above, limits_for
 from bot.i18n.language import gettext as _
-from bot.keyed_locks import KeyedLocks
 from bot.safety.words import MAX_WORDS
 from bot.settings import Settings
 from bot.storage import translate_database_errors
@@ -29,7 +26,6 @@ FRESH = 30.0
 """Seconds for which cached settings are used."""
 MAX_LISTED = 100
 """Channels, and roles, on the lists of one guild."""
-_MAX_CACHED_GUILDS = 10_000
 _LIMITED = ("max_chat_logs", "max_reply_tokens", "retention_days")
 """For these, the operator's setting of the same name is the guild's default and maximum."""
 SHORTEST_IDLE_TIME = timedelta(minutes=10)
@@ -44,44 +40,26 @@ class GuildSettingsCache:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._cached: OrderedDict[int, tuple[float, GuildSettings]] = OrderedDict()
-        self._reading: dict[int, asyncio.Task[GuildSettings]] = {}
-        self._changes = 0
-        self._changing: KeyedLocks[int] = KeyedLocks()
+        self._cache = ReadThroughCache(self._stored, fresh_for=lambda _: FRESH)
 
     def known(self, guild_id: int) -> GuildSettings | None:
         """The cached settings of a guild, or None if the database has to be read. Never waits."""
-        if guild_id == DIRECT_MESSAGES:
-            return GuildSettings()
-        cached_at, settings = self._cached.get(guild_id, (0.0, None))
-        return settings if time.monotonic() - cached_at < FRESH else None
+        return GuildSettings() if guild_id == DIRECT_MESSAGES else self._cache.fresh(guild_id)
 
     async def get(self, guild_id: int) -> GuildSettings:
         """The settings of a guild, at most `FRESH` seconds old.
 
-        Concurrent callers share one read and continue in the order of their calls, so that the messages of one dialog
-        keep their order.
+        Concurrent callers continue in the order of their calls, so that the messages of one dialog keep their order.
         """
-        if (settings := self.known(guild_id)) is not None:
-            return settings
-        if (reading := self._reading.get(guild_id)) is None:
-            reading = self._reading[guild_id] = asyncio.create_task(self.read(guild_id))
-            reading.add_done_callback(lambda _: self._reading.pop(guild_id))
-        return await asyncio.shield(reading)
+        return GuildSettings() if guild_id == DIRECT_MESSAGES else await self._cache.get(guild_id)
+
+    async def read(self, guild_id: int) -> GuildSettings:
+        """The settings of a guild, from the database."""
+        return await self._cache.read(guild_id)
 
     def limits_for(self, guild_id: int, guild: GuildSettings, role_ids: Collection[int]) -> ReplyLimits:
         """What applies to a member with these roles, and to the guild as a whole."""
         return limits_for(self._settings, guild_id, guild, role_ids)
-
-    async def read(self, guild_id: int) -> GuildSettings:
-        """The settings of a guild, from the database."""
-        changes = self._changes
-        with translate_database_errors():
-            async with self._database.read() as session:
-                found = await queries.guild_settings(session, key=DialogKey(guild_id, 0))
-        if changes == self._changes:  # else it may be older than a change made meanwhile
-            self._cache(guild_id, found)
-        return found
 
     async def change(
         self, guild_id: int, change: Change, *, actor_id: int, action: str = "config.set"
@@ -98,25 +76,21 @@ class GuildSettingsCache:
             self.check(before, after)
             return after
 
-        now = datetime.now(UTC)
-        async with self._changing.hold(guild_id):  # so that the last one stored is the one cached
-            try:
-                with translate_database_errors():
-                    after = await self._database.run(
-                        lambda session: queries.change_guild_settings(
-                            session,
-                            key=DialogKey(guild_id, actor_id),
-                            change=checked,
-                            actor_id=actor_id,
-                            now=now,
-                            action=action,
-                        )
+        async def store() -> GuildSettings:
+            now = datetime.now(UTC)
+            with translate_database_errors():
+                return await self._database.run(
+                    lambda session: queries.change_guild_settings(
+                        session,
+                        key=DialogKey(guild_id, actor_id),
+                        change=checked,
+                        actor_id=actor_id,
+                        now=now,
+                        action=action,
                     )
-            finally:
-                self._changes += 1
-                self._cached.pop(guild_id, None)
-            self._cache(guild_id, after)
-        return after
+                )
+
+        return await self._cache.change(guild_id, store)
 
     def check(self, before: GuildSettings, after: GuildSettings) -> None:
         """Raise AboveLimit or BotError if these settings may not follow those: only what changes is checked."""
@@ -148,8 +122,7 @@ class GuildSettingsCache:
                 )
             )
 
-    def _cache(self, guild_id: int, settings: GuildSettings) -> None:
-        self._cached[guild_id] = (time.monotonic(), settings)
-        self._cached.move_to_end(guild_id)
-        if len(self._cached) > _MAX_CACHED_GUILDS:
-            self._cached.popitem(last=False)
+    async def _stored(self, guild_id: int) -> GuildSettings:
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await queries.guild_settings(session, key=DialogKey(guild_id, 0))
