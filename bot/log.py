@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 
 from bot.errors import BotError
 from bot.settings import Settings
@@ -160,6 +161,7 @@ def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Pro
 
 
 def _secrets(settings: Settings) -> tuple[str, ...]:
-    values = (settings.discord_token, settings.engine_api_key, settings.encryption_keys)
-    texts = [value.get_secret_value() for value in values if value is not None]
-    return tuple(part for text in texts for part in (text, *text.split(",")))
+    """The values of all secret settings, and of a list of keys each one."""
+    values = [getattr(settings, name) for name in type(settings).model_fields]
+    texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    return tuple(part for text in texts for part in (text, *re.split(r"[,\s]+", text)))
