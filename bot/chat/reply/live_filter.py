@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from bot.chat.generation import GeneratedReply, OnDelta
-from bot.chat.reply_control import ReplyControl
+from bot.chat.reply.generation import GeneratedReply, OnDelta
+from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.requests import PendingTurn
 from bot.errors import ReplyFiltered
 from bot.safety.content import ContentFilter, replacement
