@@ -26,7 +26,10 @@ from bot.discord_app.permissions.authorise import authorise_opener
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, Hint
-from bot.guilds.settings.settings_file import MAX_BYTES, Imported, Listed, as_file, imported, read_file
+from bot.guilds.settings.settings_file.importing import Imported, imported
+from bot.guilds.settings.settings_file.reading import read_file
+from bot.guilds.settings.settings_file.schema import MAX_BYTES, Listed
+from bot.guilds.settings.settings_file.writing import as_file
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from models.types import GuildSettings

@@ -8,28 +8,19 @@ front-ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from bot.errors import AboveLimit, BotError, Hint
 from bot.guilds.read_through_cache import ReadThroughCache
-from bot.guilds.settings.limits import limits_above, limits_for
-from bot.i18n.language import gettext as _
-from bot.safety.words import MAX_WORDS
+from bot.guilds.settings.limits import limits_for
+from bot.guilds.settings.settings_checks import check_change
 from bot.settings import Settings
 from bot.storage import translate_database_errors
-from bot.text import duration_text
 from models import queries
 from models.database import Database
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, ReplyLimits
 
 FRESH = 30.0
 """Seconds for which cached settings are used."""
-MAX_LISTED = 100
-"""Channels, and roles, on the lists of one guild."""
-_LIMITED = ("max_chat_logs", "max_reply_tokens", "retention_days")
-"""For these, the operator's setting of the same name is the guild's default and maximum."""
-SHORTEST_IDLE_TIME = timedelta(minutes=10)
-"""The shortest time after which a guild may have idle conversations end; the longest is the operator's."""
 
 Change = Callable[[GuildSettings], GuildSettings]
 
@@ -93,34 +84,8 @@ class GuildSettingsCache:
         return await self._cache.change(guild_id, store)
 
     def check(self, before: GuildSettings, after: GuildSettings) -> None:
-        """Raise AboveLimit or BotError if these settings may not follow those: only what changes is checked."""
-        for name in _LIMITED:
-            value, limit = getattr(after, name), getattr(self._settings, name)
-            # A value above a limit that was lowered since must not prevent the change of another value.
-            if value is not None and value > limit and value != getattr(before, name):
-                raise AboveLimit(name, limit, value)
-        if after.session_ttl is not None and after.session_ttl != before.session_ttl:
-            self._check_idle_time(after.session_ttl)
-        for name, limit, value in limits_above(self._settings, before, after):
-            raise AboveLimit(name, limit, value)
-        if after.moderation and not before.moderation and self._settings.moderation_url is None:
-            raise Hint(_("The owner of this bot offers no moderation."))
-        if len(after.filter_words) > MAX_WORDS:
-            raise BotError(_("There is room for {number} filtered words.").format(number=MAX_WORDS))
-        lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
-        if max(map(len, lists)) > MAX_LISTED:
-            text = _("There is room for {number} channels or {number} roles on each of these lists.")
-            raise BotError(text.format(number=MAX_LISTED))
-
-    def _check_idle_time(self, chosen: timedelta) -> None:
-        longest = self._settings.session_ttl
-        shortest = min(SHORTEST_IDLE_TIME, longest)
-        if not shortest <= chosen <= longest:
-            raise BotError(
-                _("`idle_time` can be from {shortest} to {longest}. Nothing was changed.").format(
-                    shortest=duration_text(shortest), longest=duration_text(longest)
-                )
-            )
+        """Raise AboveLimit or BotError if a guild with the settings `before` may not have those of `after`."""
+        check_change(self._settings, before, after)
 
     async def _stored(self, guild_id: int) -> GuildSettings:
         with translate_database_errors():

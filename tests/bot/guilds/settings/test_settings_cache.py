@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot.errors import AboveLimit, BotError, Busy, QuotaUsedUp
 from bot.guilds.settings import settings_cache
-from bot.guilds.settings.settings_cache import MAX_LISTED, GuildSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
+from bot.guilds.settings.settings_checks import MAX_LISTED
 from bot.settings import Settings
 from models import queries
 from models.database import Database
