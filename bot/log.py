@@ -95,12 +95,13 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
         ]
     )
 
-    def redact_line(_: object, __: str, line: str) -> str:
+    def redact_line(_: object, __: str, line: Any) -> str:
+        """The last processor: it gets the line that the renderer has made of the event."""
         return redact(line)
 
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, _last(redact_line)],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, redact_line],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -153,11 +154,6 @@ def _wordless(error: BaseException) -> Iterator[str]:
 def _is_not_cancellation(record: logging.LogRecord) -> bool:
     """False for a cancelled job: APScheduler logs it as an error, but we stop jobs by cancelling them."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
-
-
-def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Processor:
-    """`redact_line` as a processor. It runs after the renderer, which returned a line instead of an event."""
-    return redact_line  # type: ignore[return-value]  # a final processor receives what the renderer returned
 
 
 def _secrets(settings: Settings) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "device", "quantize", "moderation_fail", mode="before")
+    @field_validator("log_format", "device", "quantize", "speculate", "moderation_fail", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -271,9 +271,9 @@ def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) 
 
     An override of None leaves the setting as it is.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(_env_file=env_file, **given)  # type: ignore[arg-type]  # pydantic validates the overrides
+        return Settings(_env_file=env_file, **given)
     except ValidationError as error:
         raise _config_error(error) from None
     except (UnicodeDecodeError, OSError) as error:
