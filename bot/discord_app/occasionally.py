@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 _MAX_REMEMBERED = 10_000
@@ -11,15 +11,16 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Occasionally(Generic[K]):
-    """Remembers when something was last said to whom. `interval`: in seconds."""
+    """Remembers when something was last said to whom. `interval`: in seconds of the clock."""
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
+        self._clock = clock
         self._said_at: dict[K, float] = {}
 
     def is_due(self, key: K) -> bool:
         """Whether it may be said to this one now; then it counts as said."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._said_at.get(key, -self._interval) < self._interval:
             return False
         self._said_at.pop(key, None)  # so that the oldest stays first
