@@ -21,7 +21,6 @@ class AboveLimit(BotError):
                 "Nothing was changed."
             ).format(setting=setting, limit=limit, got=got)
         )
-        self.limit = limit
 
 
 class LimitReached(Hint):
@@ -51,7 +50,6 @@ class TooManyMessages(LimitReached):
             )
         message = text.format(number=f"{limit:,}", when=relative_time(returns_at))
         super().__init__(message, by, returns_at)
-        self.limit = limit
 
 
 class QuotaUsedUp(LimitReached):
@@ -88,8 +86,6 @@ class QuotaUsedUp(LimitReached):
             )
         message = text.format(number=f"{limit:,}", time=f"{resets_at:%H:%M}", when=relative_time(resets_at))
         super().__init__(message, by, resets_at)
-        self.limit = limit
-        self.resets_at = resets_at
 
 
 def relative_time(moment: datetime) -> str:

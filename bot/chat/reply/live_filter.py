@@ -32,7 +32,7 @@ class LiveFilter:
 
     def hides(self, text: str) -> bool:
         """Whether a text that nobody has shown yet must not be shown."""
-        return self._filter is not None and self._filter.hides(text)
+        return self._filter is not None and self._filter.has_word(text)
 
     def begin(self, before: str) -> None:
         """The reply begins. `before`: the text of it that is shown already."""

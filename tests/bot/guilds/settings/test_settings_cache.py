@@ -162,7 +162,7 @@ class TestApplied:
         for channel in (0, 1, 2):
             with pytest.raises(QuotaUsedUp, match="1 message a day") as refused:
                 await say(chat, "two", replace(ANN, channel_id=channel), interaction_id=100 + channel)
-            assert refused.value.resets_at > datetime.now(UTC)
+            assert refused.value.returns_at > datetime.now(UTC)
         await say(
             chat, "two", ANN, limits=ReplyLimits(Limits(daily_messages=2)), interaction_id=100
         )  # a refused one was not taken up
