@@ -45,14 +45,12 @@ class LiveFilter:
 
     async def push(self, piece: str) -> None:
         """One more piece came: show what may be shown now."""
-        if self._filter is not None and not self._filter.shows_live:
-            return
         if self._stream is not None:
             piece = self._stream.push(piece)
             if self._stream.matched:
                 self._control.interrupt("filtered")
                 return
-        if piece:
+        if piece and (self._filter is None or self._filter.shows_live):
             await self._on_delta(piece)
 
     async def judged(self, turn: PendingTurn, reply: GeneratedReply) -> GeneratedReply:

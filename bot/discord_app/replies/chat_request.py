@@ -45,7 +45,7 @@ def chat_request(
     def begun(turn: PendingTurn) -> None:
         nonlocal continued
         continued = turn.prefix or turn.greeting
-        reply.grows = turn.settings.streaming
+        reply.grows = turn.settings.streaming and (content_filter is None or content_filter.shows_live)
         sink.record.begin(turn.delivery_id)
         sink.name_line = speaker_line(turn.speaker)
         sink.prefix += voice_lines(question.place, turn.speaker, small_lines(turn.files_note))
