@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import discord
 
-from bot.discord_app.occasionally import Occasionally
+from bot.discord_app.cooldowns import Cooldowns
 from bot.errors import BotError, LimitReached
 
 _INTERVAL = 60.0
@@ -21,7 +21,7 @@ class RefusalPace:
     """Remembers when which refusal was said."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._said: Occasionally[tuple[int, int]] = Occasionally(_INTERVAL, clock)
+        self._said: Cooldowns[tuple[int, int]] = Cooldowns(_INTERVAL, clock)
 
     def may_say(self, error: BotError, message: discord.Message) -> bool:
         """Whether this refusal of this message is said now."""

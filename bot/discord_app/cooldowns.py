@@ -1,4 +1,4 @@
-"""What is said now and then only: once an interval to each, however often there is a reason for it."""
+"""Cooldowns for what the bot says unasked: once an interval for each key, however often there is a reason for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _MAX_REMEMBERED = 10_000
 K = TypeVar("K", bound=Hashable)
 
 
-class Occasionally(Generic[K]):
-    """Remembers when something was last said to whom. `interval`: in seconds of the clock."""
+class Cooldowns(Generic[K]):
+    """A cooldown for each key, such as a channel or a member. `interval`: in seconds of the clock."""
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
@@ -19,7 +19,7 @@ class Occasionally(Generic[K]):
         self._said_at: dict[K, float] = {}
 
     def is_due(self, key: K) -> bool:
-        """Whether it may be said to this one now; then it counts as said."""
+        """Whether this key's cooldown is over; then it begins anew."""
         now = self._clock()
         if now - self._said_at.get(key, -self._interval) < self._interval:
             return False
