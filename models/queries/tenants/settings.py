@@ -233,7 +233,8 @@ async def change_member_settings(
 ) -> MemberSettings | None:
     """Apply `change` to what the member chose, and return the new settings; None if they opted out of all storage.
 
-    Called by bot/guilds/settings/member_settings.py. Memory and blocks have functions of their own, and stay as they are.
+    Called by bot/guilds/settings/member_settings.py. Memory and blocks stay as they are: they have functions of their
+    own.
     """
     if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return None
