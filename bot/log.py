@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 
 from bot.errors import BotError
 from bot.settings import Settings
@@ -94,12 +95,13 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
         ]
     )
 
-    def redact_line(_: object, __: str, line: str) -> str:
+    def redact_line(_: object, __: str, line: Any) -> str:
+        """The last processor: it gets the line that the renderer has made of the event."""
         return redact(line)
 
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, _last(redact_line)],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, redact_line],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -154,12 +156,8 @@ def _is_not_cancellation(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
-def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Processor:
-    """`redact_line` as a processor. It runs after the renderer, which returned a line instead of an event."""
-    return redact_line  # type: ignore[return-value]  # a final processor receives what the renderer returned
-
-
 def _secrets(settings: Settings) -> tuple[str, ...]:
-    values = (settings.discord_token, settings.engine_api_key, settings.encryption_keys)
-    texts = [value.get_secret_value() for value in values if value is not None]
-    return tuple(part for text in texts for part in (text, *text.split(",")))
+    """The values of all secret settings, and of a list of keys each one."""
+    values = [getattr(settings, name) for name in type(settings).model_fields]
+    texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    return tuple(part for text in texts for part in (text, *re.split(r"[,\s]+", text)))

@@ -16,16 +16,16 @@ from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.languages import Languages
-from bot.discord_app.permissions import PermissionGate
+from bot.discord_app.permissions.gate import PermissionGate
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
-from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
-from bot.guilds.settings_cache import GuildSettingsCache
+from bot.guilds.settings.member_settings import MemberSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from bot.storage import translate_database_errors

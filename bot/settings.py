@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -29,6 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import ConfigError
+from bot.units import CENTURY, Duration, Seconds, Size
 
 PREFIX = "GUILDLLAMA_"
 EMBEDDED_MODEL = "smollm2"
@@ -44,50 +43,6 @@ EMBEDDED_DEFAULTS: Mapping[str, object] = {
 }
 """Defaults for the embedded model, in place of the general ones. Long instructions and a high temperature confuse
 it, and without the penalty it falls into loops. It says who it is if the persona uses the words of its training."""
-_CENTURY = timedelta(days=36_525)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def parse_seconds(value: object) -> object:
-    """`90`, `"90s"`, `"15m"`, `"36h"`, `"7d"` or `"2w"` in seconds; other types are left to pydantic.
-
-    Raises ValueError for other text.
-    """
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", value.lower())
-    if match is None:
-        raise ValueError("is not a duration; write seconds, or a number with s, m, h, d or w, such as 36h or 7d")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def _parse_timedelta(value: object) -> object:
-    seconds = parse_seconds(value)
-    if not isinstance(seconds, int | float):
-        return seconds
-    if not 0 < seconds <= _CENTURY.total_seconds():
-        raise ValueError("must be above zero and at most a hundred years")
-    return timedelta(seconds=seconds)
-
-
-def parse_size(value: object) -> object:
-    """`1048576`, `"256KiB"` or `"8 MB"` in bytes; other types are left to pydantic. Raises ValueError for other text.
-
-    `K` and `M` are units of 1024, with `B`, with `iB` or alone.
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+)\s*(?:([km])i?b?|b)?\s*", value.lower())
-    if match is None:
-        raise ValueError("is not a size; write bytes, or a number with KiB or MiB, such as 256KiB")
-    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2] or ""]
-
-
-Size = Annotated[int, BeforeValidator(parse_size)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-Duration = Annotated[timedelta, BeforeValidator(_parse_timedelta)]
 
 
 class Settings(BaseSettings):
@@ -175,8 +130,8 @@ class Settings(BaseSettings):
 
     # Cleanup
     session_ttl: Duration = timedelta(days=7)
-    retention_days: int = Field(30, ge=0, le=_CENTURY.days)
-    report_retention_days: int = Field(30, ge=0, le=_CENTURY.days)
+    retention_days: int = Field(30, ge=0, le=CENTURY.days)
+    report_retention_days: int = Field(30, ge=0, le=CENTURY.days)
     cleanup_interval: Duration = timedelta(hours=1)
 
     # What members are told of their data
@@ -200,7 +155,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "device", "quantize", "moderation_fail", mode="before")
+    @field_validator("log_format", "device", "quantize", "speculate", "moderation_fail", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -316,9 +271,9 @@ def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) 
 
     An override of None leaves the setting as it is.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(_env_file=env_file, **given)  # type: ignore[arg-type]  # pydantic validates the overrides
+        return Settings(_env_file=env_file, **given)
     except ValidationError as error:
         raise _config_error(error) from None
     except (UnicodeDecodeError, OSError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from bot.chat.prompts.rebuild import rebuild
 from bot.engine_client.messages import text_of
@@ -73,14 +72,23 @@ class Reports:
 
     async def close(self, key: DialogKey, report_id: int, *, closed: bool) -> bool:
         """Close a report of the key's guild, or open it again; the key's member does it. False if it is gone."""
-        of_it = {"report_id": report_id, "actor_id": key.user_id, "closed": closed}
-        done: bool = await self._run(queries.close_report, key=key, **of_it)
-        return done
+        now = datetime.now(UTC)
+        with translate_database_errors():
+            return await self._database.run(
+                lambda session: queries.close_report(
+                    session, key=key, report_id=report_id, actor_id=key.user_id, closed=closed, now=now
+                )
+            )
 
     async def delete(self, key: DialogKey, report_id: int) -> bool:
         """Delete a report of the key's guild. False if it is gone."""
-        done: bool = await self._run(queries.delete_report, key=key, report_id=report_id, actor_id=key.user_id)
-        return done
+        now = datetime.now(UTC)
+        with translate_database_errors():
+            return await self._database.run(
+                lambda session: queries.delete_report(
+                    session, key=key, report_id=report_id, actor_id=key.user_id, now=now
+                )
+            )
 
     async def channel(self, key: DialogKey) -> int | None:
         """Where the admins of the key's guild want to read of reports."""
@@ -90,12 +98,13 @@ class Reports:
 
     async def set_channel(self, key: DialogKey, channel_id: int | None) -> None:
         """Choose that channel, or none."""
-        await self._run(queries.set_report_channel, key=key, channel_id=channel_id, actor_id=key.user_id)
-
-    async def _run(self, query: Any, **arguments: Any) -> Any:
         now = datetime.now(UTC)
         with translate_database_errors():
-            return await self._database.run(lambda session: query(session, **arguments, now=now))
+            await self._database.run(
+                lambda session: queries.set_report_channel(
+                    session, key=key, channel_id=channel_id, actor_id=key.user_id, now=now
+                )
+            )
 
     async def _copy(self, turn: TurnInfo, *, by_asker: bool) -> ReportedAnswer:
         """The answer with what was asked, and the prompt if it was recorded.

@@ -1,16 +1,14 @@
 """The use case of a chat turn: a member says something, the model answers, and both sides are stored as one turn.
 
-Two short transactions (`bot.chat.turns.turn_log`) enclose a generation that holds no database connection: the begin
-transaction opens the turn and reads the snapshot that the prompt is built from, the finish transaction stores the
-reply. It commits before the reply is returned, so what a front-end shows as final is in the database, unless `saved`
-or `remembered` says otherwise. Knows no Discord, no SQL and no torch.
+A message waits here for its turn: for a place in the queue, its dialog's earlier messages, the limits, the engine. What
+then happens is `turn_runner`'s. Knows no Discord, no SQL and no torch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from bot.attachments.reader import FileReader
@@ -19,31 +17,29 @@ from bot.chat.chat_reply import STOPPED_IN_QUEUE, ChatReply
 from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
-from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
-from bot.chat.live_filter import LiveFilter
-from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.limiter import Limiter, guild_key, member_key
-from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
+from bot.chat.queue.refusal import WaitingMessages
 from bot.chat.queue.sending import Sending
-from bot.chat.queue.wait_estimate import MeasuredReply, WaitEstimate
+from bot.chat.queue.wait_estimate import WaitEstimate
 from bot.chat.queue.waiting import Waiting, WaitingInfo, WaitStatus
-from bot.chat.reply_control import ReplyControl
-from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
-from bot.chat.scenes.choosing import SceneDirector
+from bot.chat.reply.generation import OnDelta
+from bot.chat.reply.live_filter import LiveFilter
+from bot.chat.reply.reply_control import ReplyControl
+from bot.chat.reply.reply_progress import ReplyProgress
+from bot.chat.requests import ChatRequest, TurnKind
 from bot.chat.stop_requests import StopRequests
+from bot.chat.turn_runner import TurnRunner
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
 from bot.engine_client.client import EngineClient
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
-from bot.failpoint import failpoint
 from bot.keyed_locks import KeyedLocks
 from bot.memory.quiet import QuietTime
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from bot.text import clean_text, has_nul
 from models.database import Database
-from models.queries.dialogs.pairs import FILTERED
 from models.types import DialogKey, StopRequester
 
 
@@ -51,30 +47,27 @@ class ChatService:
     """Serves many dialogs concurrently, and the messages of one dialog in order of arrival."""
 
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
-        self._database = database
         self._engine = engine
         self._settings = settings
         self._turns = TurnLog(database, settings)
-        self._generator = ReplyGenerator(engine, settings)
         self.file_reader = FileReader(FileLimits.of(settings), settings.discord_cdn_url)
         """The one reader of members' files: its limits hold for all of them together."""
-        self._intake = FileIntake(self.file_reader, engine, settings)
-        self._images = RecentImages()
-        self._prompts = PromptBuilder(settings, lambda: engine.context_length, lambda: database.application_id)
-        self._director = SceneDirector(engine, settings, lambda: database.application_id)
         self.quiet = QuietTime()
         """When no reply is written or waited for."""
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
         self.dialogs = DialogChanges(database, self._waiting)
         """Resets, and pairs that are forgotten."""
-        self.turns = StoredTurns(database, self._images)
+        images = RecentImages()
+        self.turns = StoredTurns(database, images)
         """Turns that were stored before."""
         self._admission = AdmissionControl(settings.max_waiting)
         self.limiter = Limiter()
         """Messages a minute and replies at once, of members and guilds."""
         self._wait_estimate = WaitEstimate()
         self._sending = Sending(self._wait_estimate, is_fair=lambda: settings.engine_url is None or engine.shares_time)
+        intake = FileIntake(self.file_reader, engine, settings)
+        self._runner = TurnRunner(database, engine, settings, self._turns, self._sending, intake, images)
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
@@ -114,20 +107,21 @@ class ChatService:
             raise ShuttingDown()
         dialog = request.key.dialog
         control = ReplyControl(self._settings.reply_timeout)
-        measured: MeasuredReply | None = None
-        on_first_token: list[Callable[[], None]] = []
         live = LiveFilter(request.content_filter, on_delta, control)
         async with contextlib.AsyncExitStack() as stack:
             asked_by = request.place.nonce if request.place else request.interaction_id
             member, guild = member_key(request.key), guild_key(request.key)
             slot = stack.enter_context(self._admission.admit(member, dialog, guild=guild, asked_by=asked_by))
-            on_first_token.append(slot.release)
             self.limiter.take(request.key, request.limits, is_repeat=request.is_repeat)
             stack.enter_context(self._counted_as_in_flight())
             stack.enter_context(self.quiet.broken())
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
             waiting = Waiting(slot, self._wait_estimate, self._loading)
+            progress = ReplyProgress(
+                request, waiting, live, self._wait_estimate, shows_thinking_time=self._settings.show_thinking_time
+            )
+            progress.on_first_token.append(slot.release)
             request.on_waiting(waiting)
 
             async def turn_comes() -> None:
@@ -137,7 +131,7 @@ class ChatService:
                 await stack.enter_async_context(self.limiter.turn(request.key, request.limits))
                 sent = await self._sending.turn(guild)
                 stack.callback(sent.release)
-                on_first_token.append(sent.release)
+                progress.on_first_token.append(sent.release)
 
             async with control.queue_scope():
                 await message.wait(turn_comes())
@@ -146,44 +140,13 @@ class ChatService:
             if control.reason == "stopped":
                 return STOPPED_IN_QUEUE
             self._running[dialog] = control
-
-            def count_token() -> None:
-                nonlocal measured
-                if measured is None:
-                    for release in on_first_token:
-                        release()
-                    measured = self._wait_estimate.first_token(dialog)
-                else:
-                    measured.token()
-
-            async def measured_on_delta(piece: str) -> None:
-                count_token()
-                waiting.thinking = False
-                await live.push(piece)
-
-            def on_thinking() -> None:
-                count_token()
-                waiting.thinking = True
-
-            def on_thought(seconds: float) -> None:
-                live.restart()
-                request.on_thought(seconds if self._settings.show_thinking_time else None)
-
-            def on_written() -> None:
-                if measured is not None:
-                    measured.end()
-
             failed = True
             try:
-                watcher = ThoughtWatcher(on_thinking, on_thought)
-                reply = await self._run_turn(
-                    request, kind, measured_on_delta, control, message, watcher, on_written, live
-                )
+                reply = await self._runner.run(request, kind, control, message, progress, live)
                 failed = False
                 return reply
             finally:
-                if measured is not None:
-                    measured.end(failed=failed)
+                progress.end(failed=failed)
                 del self._running[dialog]
 
     @property
@@ -263,64 +226,3 @@ class ChatService:
         finally:
             self._in_flight.discard(done)
             done.set_result(None)
-
-    async def _run_turn(
-        self,
-        request: ChatRequest,
-        kind: TurnKind,
-        on_delta: OnDelta,
-        control: ReplyControl,
-        message: WaitingMessage,
-        watcher: ThoughtWatcher,
-        on_written: Callable[[], None],
-        live: LiveFilter,
-    ) -> ChatReply:
-        if kind == "new":
-            if request.offers:  # nothing is downloaded for someone who may not ask
-                await self._turns.check(request)
-            request = await self._intake.take(request)
-            if request.content_filter is not None:
-                await request.content_filter.check_message([request.text, *(file.content for file in request.files)])
-        async with self._sending.beginning(guild_key(request.key)):
-            begun = await self._turns.begin(request, kind)
-        turn = self._with_images(begun, request)
-        failpoint("after_begin_turn")
-        try:
-            turn = await self._director.cast(turn)
-            prompt = await self._prompts.request(turn)
-            greeting = "" if live.hides(prompt.greeting) else prompt.greeting
-            turn = replace(turn, greeting=f"{greeting}\n\n" if greeting else "")
-            live.begin(turn.prefix + turn.greeting)
-            request.on_begun(turn)
-            message.begin()
-            reply = await self._generator.generate(prompt, on_delta, control, watcher)
-            on_written()
-            reply = await live.judged(turn, reply)
-            if reply.text.strip() and reply.finish_reason != FILTERED:
-                reply = replace(reply, text=turn.greeting + reply.text)
-        except BaseException as error:
-            await self._turns.fail(turn, error)
-            raise
-        saved, remembered = await self._turns.finish(turn, reply)
-        return ChatReply(
-            text=turn.prefix + reply.text,
-            turn_id=turn.turn_id,
-            delivery_id=turn.delivery_id if saved and remembered else 0,
-            regenerated=not turn.is_new,
-            finish_reason=reply.finish_reason,
-            remembered=remembered,
-            saved=saved,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            pairs_in_prompt=reply.pairs_in_prompt,
-            is_empty=not reply.text.strip(),
-        )
-
-    def _with_images(self, turn: PendingTurn, request: ChatRequest) -> PendingTurn:
-        """The turn with its pictures: its own, or those of the turn whose reply or words change, if still there."""
-        images = request.images
-        if not images and not request.offers:
-            images = self._images.of(request.turn_id if turn.is_new else turn.turn_id)
-        if turn.is_new:
-            self._images.keep(turn.turn_id, images)
-        return replace(turn, images=images)

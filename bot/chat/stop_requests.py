@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from bot.chat.reply_control import ReplyControl
+from bot.chat.reply.reply_control import ReplyControl
 from bot.errors import BotError, DatabaseUnavailable
 from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors

@@ -8,7 +8,7 @@ from bot.chat.history import HistoryReader
 from bot.cogs.dialogs.answers import number
 from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.replies.webhooks.own_messages import is_own_message
 from models.types import TurnInfo
 

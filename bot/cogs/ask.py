@@ -20,7 +20,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import ASK_MENU, Action
+from bot.discord_app.permissions.actions import ASK_MENU, Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted

@@ -9,10 +9,10 @@ from discord.ext import commands
 
 from bot.cogs.privacy import privacy_lines
 from bot.discord_app.caller import Caller, caller_of
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import Interaction
-from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from bot.settings import Settings

@@ -17,10 +17,11 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, author_of, is_age_restricted
 from bot.discord_app.context import CommandContext
+from bot.discord_app.cooldowns import Cooldowns
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
-from bot.discord_app.occasionally import Occasionally
-from bot.discord_app.permissions import Action, NotAllowed
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import NotAllowed
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.message_text import (
     mentions,
@@ -62,8 +63,8 @@ class Messages(commands.Cog):
         self._context = context
         self._conversations = conversations
         self._typing = TypingIndicator(conversations.api)
-        self._hints: Occasionally[int] = Occasionally(_HINT_INTERVAL)
-        self._told_blocked: Occasionally[tuple[int, int]] = Occasionally(_HINT_INTERVAL)
+        self._hints: Cooldowns[int] = Cooldowns(_HINT_INTERVAL)
+        self._told_blocked: Cooldowns[tuple[int, int]] = Cooldowns(_HINT_INTERVAL)
         self._refusals = RefusalPace()
 
     @commands.Cog.listener()

@@ -15,7 +15,7 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, reactor_of
 from bot.discord_app.context import CommandContext
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions
 from bot.errors import BotError

@@ -20,7 +20,7 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
 from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS

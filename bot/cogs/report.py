@@ -19,12 +19,14 @@ from bot.chat.reports import MAX_A_DAY, MAX_REASON, Reports
 from bot.cogs.answer_of_message import is_answer_of_mine, last_answer_here, turn_shown_by
 from bot.cogs.dialogs.answers import in_time, number
 from bot.discord_app.caller import Caller, caller_of, dialog_key
-from bot.discord_app.command_texts import COMMAND
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, describe_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, REPORT_MENU, Action, NotAllowed
+from bot.discord_app.permissions.actions import REPORT_MENU, Action
+from bot.discord_app.permissions.authorise import NotAllowed
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS
+from bot.discord_app.registration.command_texts import COMMAND
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, Hint

@@ -18,7 +18,9 @@ from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, authorise_scene, persona_scope
+from bot.discord_app.permissions.authorise import authorise_scene
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS
+from bot.discord_app.permissions.own_persona import persona_scope
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.i18n.language import N_

@@ -18,7 +18,9 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, describe_error
 from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action, authorise
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden

@@ -16,13 +16,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.discord_app.caller import caller_of
-from bot.discord_app.command_sync import sync_commands
-from bot.discord_app.command_texts import CommandTexts
 from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, action_word
+from bot.discord_app.permissions.actions import Action, action_word
+from bot.discord_app.registration.command_sync import sync_commands
+from bot.discord_app.registration.command_texts import CommandTexts
 from bot.discord_app.rest.request_guard import RequestGuard
 from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError

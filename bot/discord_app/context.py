@@ -16,14 +16,14 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.delivery import InteractionSink
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.languages import Languages
-from bot.discord_app.permissions import PermissionGate
+from bot.discord_app.permissions.gate import PermissionGate
 from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
-from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
-from bot.guilds.settings_cache import GuildSettingsCache
+from bot.guilds.settings.member_settings import MemberSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from models.types import DialogKey

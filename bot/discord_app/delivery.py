@@ -14,12 +14,12 @@ import aiohttp
 import discord
 import structlog
 
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
-from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.discord_app.rest.request_pace import Turn, Urgency
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 
 log = structlog.get_logger(__name__)
 

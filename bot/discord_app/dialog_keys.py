@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bot.discord_app.caller import Caller, dialog_key, dialog_scope
 from bot.guilds.bound_threads import BoundThreads
-from bot.guilds.settings_cache import GuildSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
 from models.types import DialogKey
 
 

@@ -1,4 +1,4 @@
-"""In which language whom something is told: a member in their client's, a guild in the one that it chose.
+"""Which language a text is in: for a member that of their client, for a guild the one that it chose.
 
 A member reads the language that they chose, else that of their client, which each interaction names; errors too, since
 nobody else sees them. What all in a guild see is in the guild's language: its own choice, else the one that it gave
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from bot.errors import BotError
-from bot.guilds.settings_cache import GuildSettingsCache
-from bot.i18n.language import DEFAULT_LANGUAGE, supported
+from bot.guilds.settings.settings_cache import GuildSettingsCache
+from bot.i18n.language import supported
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
 log = structlog.get_logger(__name__)
@@ -42,8 +42,7 @@ class Languages:
 
     async def of_user(self, guild_id: int, user_id: int, locale: str) -> str:
         """The language of a member who uses the bot with this locale. It is remembered, in memory only."""
-        chosen = await self._own(DialogKey(guild_id, user_id)) if self._own is not None else None
-        language = supported(chosen or locale)
+        language = supported(await self._chosen_by(guild_id, user_id) or locale)
         self._of_members[user_id] = language
         self._of_members.move_to_end(user_id)
         if len(self._of_members) > _MAX_KNOWN:
@@ -54,8 +53,7 @@ class Languages:
         """The language in which this member used the bot last; if that is not known, what they chose, else English."""
         if (known := self._of_members.get(user_id)) is not None:
             return known
-        chosen = await self._own(DialogKey(guild_id, user_id)) if self._own is not None else None
-        return supported(chosen) if chosen else DEFAULT_LANGUAGE
+        return supported(await self._chosen_by(guild_id, user_id))
 
     def chosen(self, guild_id: int, settings: GuildSettings) -> str:
         """The language of a guild with these settings."""
@@ -81,3 +79,6 @@ class Languages:
         if place.ephemeral:
             return await self.of_member(place.guild_id, place.asker_id)
         return await self.of_channel(place.guild_id, place.asker_id)
+
+    async def _chosen_by(self, guild_id: int, user_id: int) -> str | None:
+        return None if self._own is None else await self._own(DialogKey(guild_id, user_id))

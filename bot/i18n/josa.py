@@ -89,7 +89,7 @@ def final_consonant(text: str) -> str | None:
 
 def _of_number(text: str) -> str:
     """십, 백, 천, 만 and 억 end with consonants, 조 with a vowel; other numbers end as their last digit."""
-    digits = re.sub(r"\D", "", re.search(r"[\d,]+$", text)[0])  # type: ignore[index]  # it ends with a digit
+    digits = text[len(text.rstrip("0123456789,")) :].replace(",", "")
     zeros = len(digits) - len(digits.rstrip("0"))
     if not zeros or zeros == len(digits):
         return _DIGITS[digits[-1]]

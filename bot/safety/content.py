@@ -48,7 +48,7 @@ class ContentFilter:
     async def check_message(self, texts: Sequence[str]) -> None:
         """Raise MessageFiltered for a message that is kept out, or MessageUnchecked if nobody can tell."""
         text = "\n\n".join(filter(None, texts))
-        if self._has_word(text):
+        if self.has_word(text):
             raise MessageFiltered()
         if self.moderation is None:
             return
@@ -64,7 +64,7 @@ class ContentFilter:
 
     async def keeps_out_reply(self, text: str) -> bool:
         """Whether a reply is kept out; so it is if nobody can tell, unless the operator chose otherwise."""
-        if self._has_word(text):
+        if self.has_word(text):
             return True
         if self.moderation is None or not text.strip():
             return False
@@ -74,11 +74,8 @@ class ContentFilter:
             log.warning("a reply could not be checked", reason=down.reason, fails_open=self.fails_open)
             return not self.fails_open
 
-    def hides(self, text: str) -> bool:
-        """Whether a text that nobody has shown yet has a filtered word."""
-        return self._has_word(text)
-
-    def _has_word(self, text: str) -> bool:
+    def has_word(self, text: str) -> bool:
+        """Whether a text has a filtered word."""
         return self.words is not None and self.words.matches(text)
 
 
@@ -89,11 +86,6 @@ class ContentFilters:
         url = settings.moderation_url
         self._moderation = None if url is None else Moderation(settings, url)
         self._fails_open = settings.moderation_fail == "open"
-
-    @property
-    def has_moderation(self) -> bool:
-        """Whether the operator offers an endpoint."""
-        return self._moderation is not None
 
     def of(self, guild: GuildSettings) -> ContentFilter | None:
         """What a guild has chosen; None if it keeps nothing out."""

@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
-import structlog
 
 from bot.engine_client.transport import Transport
 from bot.settings import Settings
 
-log = structlog.get_logger(__name__)
-
 _CHUNK_CHARS = 8000
-_MAX_CHUNKS = 64
+_CHUNKS_AT_ONCE = 64
+"""A longer text takes more requests, one after the other."""
 _TIMEOUT = 10.0  # seconds: a member waits for it
 NEVER = 1.0
 """The threshold of a category that keeps nothing out."""
@@ -62,9 +60,14 @@ class Moderation:
 
         Raises ModerationDown.
         """
-        chunks = [text[start : start + _CHUNK_CHARS] for start in range(0, len(text), _CHUNK_CHARS)][:_MAX_CHUNKS]
-        if not chunks:
-            return False
+        chunks = [text[start : start + _CHUNK_CHARS] for start in range(0, len(text), _CHUNK_CHARS)]
+        for start in range(0, len(chunks), _CHUNKS_AT_ONCE):
+            results = await self._judge(chunks[start : start + _CHUNKS_AT_ONCE])
+            if any(_is_kept_out(result, thresholds) for result in results):
+                return True
+        return False
+
+    async def _judge(self, chunks: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         body: dict[str, object] = {"input": chunks[0] if len(chunks) == 1 else chunks}
         if self._model is not None:
             body["model"] = self._model
@@ -73,10 +76,9 @@ class Moderation:
             response = await self._transport.http.post(self._url, json=body, headers=headers, timeout=_TIMEOUT)
             if response.status_code != 200:
                 raise ModerationDown(f"status {response.status_code}")
-            results = _results(response.json(), len(chunks))
+            return _results(response.json(), len(chunks))
         except (httpx2.HTTPError, OSError, ValueError, RecursionError) as error:
             raise ModerationDown(type(error).__name__) from None
-        return any(_is_kept_out(result, thresholds) for result in results)
 
 
 def _results(answer: object, count: int) -> Sequence[Mapping[str, Any]]:

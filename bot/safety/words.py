@@ -1,4 +1,4 @@
-"""Finds a guild's filtered words in a text, in time linear in the text. Pure functions; no regular expressions
+"""Finds a guild's filtered words in a text, in time linear in the text. Pure functions; no regular expressions.
 
 A filtered word is one or several words; `*` in it stands for any letters, also none. It is compared as a reader sees
 it: NFKC, without regard to case, without what is not visible. A word of the text is a run of letters, digits and marks.

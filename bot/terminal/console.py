@@ -10,7 +10,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from bot.chat.generation import REPETITION
+from bot.chat.reply.generation import REPETITION
 from bot.chat.requests import ChatRequest, PendingTurn
 from bot.errors import BotError
 from bot.hub.hint import better_model

@@ -13,6 +13,7 @@ from bot.errors import ConfigError
 from bot.settings import load_settings
 from bot.terminal.applications import OnlyApplication, only_one
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
+from models.application import TERMINAL
 from models.database import Database
 from models.maintenance import backup, transfer
 from models.maintenance.rekey import rekey
@@ -79,6 +80,10 @@ async def _give_up(database: Database, application: int | None) -> int | None:
     if not started:
         return None
     chosen = only_one(started, application)
+    if chosen == TERMINAL:
+        raise ConfigError(
+            "--application", "0 is the terminal, whose rows no bot takes over", "Name a bot's application."
+        )
     now = datetime.now(UTC)
     if not await database.run(lambda session: give_up_application(session, application_id=chosen, now=now)):
         raise ConfigError(

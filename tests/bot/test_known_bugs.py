@@ -7,8 +7,8 @@ import re
 import time
 from pathlib import Path
 
-from bot.discord_app.message_split import split_message
 from bot.discord_app.replies.message_text import readable_text
+from bot.discord_app.splitting.message_split import split_message
 
 SOURCES = sorted((Path(__file__).parents[2] / "bot").rglob("*.py"))
 

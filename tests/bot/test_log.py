@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from bot.errors import BotError
 from bot.log import HIDDEN, configure_log, reason_of, redactor
@@ -48,6 +49,18 @@ def test_redacted(text: str, kept: str):
     assert TOKEN not in redacted
     assert HIDDEN in redacted
     assert kept in redacted
+
+
+def test_the_value_of_each_secret_setting_is_redacted(capsys: pytest.CaptureFixture[str]):
+    secret = [name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None]
+    assert {"discord_token", "encryption_keys", "engine_api_key", "moderation_api_key"} <= set(secret)
+    values = {name: f"{name}-first\n{name}-second,{name}-third" for name in secret}
+    configure_log(Settings(_env_file=None, **values))
+    for value in values.values():
+        for part in re.split(r"[\n,]", value):
+            logging.getLogger("any").warning("it was %s", part)
+    assert HIDDEN in (err := capsys.readouterr().err)
+    assert not re.search("first|second|third", err)
 
 
 def test_a_cancelled_task_is_not_logged_as_an_error(capsys: pytest.CaptureFixture[str]):

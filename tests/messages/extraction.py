@@ -15,7 +15,7 @@ from discord import app_commands
 
 from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
-from bot.discord_app.command_texts import COMMAND
+from bot.discord_app.registration.command_texts import COMMAND
 from bot.i18n.catalogues import CATALOGUES, languages
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """Applies the limits of a minute and of replies at once to messages, and tells what is left of them.
 
 What of a day is used is in the database (`models/queries/tenants/policy.py`). Knows keys and numbers; whose numbers
-they are was decided before (`bot/guilds/limits.py`).
+they are was decided before (`bot/guilds/settings/limits.py`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How many messages of one guild are at the engine without a first token: what a server in order of arrival needs.
+"""Limits how many messages of one guild are at the engine without a first token.
 
-Our own engine shares its time among guilds, also as a server of its own. Other servers serve in order of arrival: a
-hundred messages of one guild there would keep another one's single message waiting for a hundred replies. So of each
-guild only about as many are sent ahead as the server has been seen to write at once; then a row that gets free finds a
-message, and another guild's one waits for one reply more at most. While nothing comes of any reply, more and more are
-sent: the server may be slow to begin, and yet write many at once.
+Our own engine shares its time among guilds, also as a server of its own. Other servers answer in order of arrival: a
+hundred messages of one guild there would delay another guild's message by a hundred replies. The bot therefore sends of
+each guild about as many messages ahead as it has seen the server write at once: a row that becomes free finds a
+message, and another guild's message waits for one more reply at most. While no reply gets a token, the bot sends more
+and more: a server that is slow to begin may still write many at once.
 
 Begin transactions are limited for the same reason: the database, too, serves in order of arrival.
 """

@@ -17,8 +17,8 @@ from uuid import uuid4
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from bot.chat.generation import GeneratedReply
 from bot.chat.prompts.speakers import distinct_name
+from bot.chat.reply.generation import GeneratedReply
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.turns.turn_values import pending_turn, turn_result
 from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns

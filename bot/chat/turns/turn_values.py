@@ -5,8 +5,8 @@ Pure functions; the transactions are `turn_log`'s.
 
 from __future__ import annotations
 
-from bot.chat.generation import GeneratedReply
 from bot.chat.prompts.faces import named_speaker
+from bot.chat.reply.generation import GeneratedReply
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from models.types import PromptRecord, Speaker, TurnResult, TurnSnapshot
 

@@ -15,7 +15,7 @@ from typing import Any
 import discord
 
 from bot.cogs.admin.member_text import LASTS, lasts_labels
-from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.text import duration_text

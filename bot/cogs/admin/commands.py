@@ -19,7 +19,8 @@ from bot.cogs.dialogs.answers import OldButton
 from bot.cogs.limits.left import LeftReader
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
 from bot.discord_app.rest.message_api import MessageApi
 from bot.guilds.administration.audit import AuditLog
 from bot.guilds.administration.blocks import MAX_REASON

@@ -18,7 +18,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, defer_click
 from bot.discord_app.feature_cog import ComponentHandler
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import Hint
 from bot.i18n.language import gettext as _

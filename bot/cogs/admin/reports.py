@@ -19,12 +19,12 @@ from bot.cogs.admin.report_text import (
     report_file,
 )
 from bot.cogs.dialogs.answers import OldButton, chosen_number, number
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.errors import Hint
 from bot.i18n.language import gettext as _
 from models.types import ReportDetails

@@ -21,7 +21,8 @@ from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import CARD_MENU, Action, NotAllowed, authorise
+from bot.discord_app.permissions.actions import CARD_MENU, Action
+from bot.discord_app.permissions.authorise import NotAllowed, authorise
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.quoted_messages import quoted
 from bot.discord_app.rest.message_api import MessageApi

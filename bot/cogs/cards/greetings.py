@@ -13,7 +13,7 @@ from bot.cogs.cards.text import greeting_rows, greeting_text
 from bot.cogs.dialogs.answers import answer, begin, chosen_number, number
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import Hint
 from bot.guilds.persona_cards import NO_GREETINGS

@@ -16,8 +16,8 @@ from bot.characters.macros import Macros, expand
 from bot.characters.preview import Preview
 from bot.cogs.cards.pending import PendingCard
 from bot.cogs.dialogs.buttons import button, row
-from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.errors import BotError
 from bot.guilds.persona_checks import PersonaSize
 from bot.i18n.language import N_

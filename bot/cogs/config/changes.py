@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from bot.guilds.limits import OF_ROLES, OPERATORS
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.limits import OF_ROLES, OPERATORS
+from bot.guilds.settings.settings_cache import Change
 from models.types import GuildSettings, RolePolicy
 
 Setting = Literal[

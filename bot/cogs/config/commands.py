@@ -22,10 +22,11 @@ from bot.cogs.settings_panel.presses import Presses
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
 from models.types import GuildSettings
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from discord import app_commands
 
 from bot.errors import BotError
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from models.types import DialogScope, GuildSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot.cogs.config.scopes import SCOPES
 from bot.cogs.filters.text import filter_lines
 from bot.cogs.limits.text import limit_lines
-from bot.guilds.limits import capped
+from bot.guilds.settings.limits import capped
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from bot.settings import Settings

@@ -21,11 +21,15 @@ from bot.cogs.settings_panel.guild_entries import guild_entries
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, defer_click
-from bot.discord_app.permissions import Action, authorise_opener
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise_opener
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, Hint
-from bot.guilds.settings_file import MAX_BYTES, Imported, Listed, as_file, imported, read_file
+from bot.guilds.settings.settings_file.importing import Imported, imported
+from bot.guilds.settings.settings_file.reading import read_file
+from bot.guilds.settings.settings_file.schema import MAX_BYTES, Listed
+from bot.guilds.settings.settings_file.writing import as_file
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from models.types import GuildSettings

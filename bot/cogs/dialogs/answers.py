@@ -11,7 +11,7 @@ import discord
 
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer, defer_click
-from bot.discord_app.permissions import NotAllowed
+from bot.discord_app.permissions.authorise import NotAllowed
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 from bot.i18n.language import gettext as _

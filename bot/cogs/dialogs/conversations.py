@@ -16,7 +16,8 @@ from bot.cogs.dialogs.buttons import button, row
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, authorise_reading, authorise_shared
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise_reading, authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.i18n.dates import day_and_time

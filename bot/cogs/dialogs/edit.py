@@ -18,7 +18,7 @@ from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
-from bot.discord_app.permissions import NotAllowed
+from bot.discord_app.permissions.authorise import NotAllowed
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone

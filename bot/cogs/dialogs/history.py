@@ -32,12 +32,13 @@ from bot.cogs.dialogs.reset import exchanges, undone_text
 from bot.cogs.dialogs.whose import PRIVATE, SHARED, DialogsHere, changeable, dialogs_here, readable_dialogs
 from bot.cogs.memory.why import WhyThisAnswer
 from bot.discord_app.caller import caller_of
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, authorise_shared
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise_shared
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.errors import BotError, EmptyText
 from bot.guilds.export import as_json
 from bot.i18n.language import N_

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import discord
 
-from bot.discord_app.code_fences import fence_after, utf16_length
-from bot.discord_app.message_split import split_message
+from bot.discord_app.splitting.code_fences import fence_after, utf16_length
+from bot.discord_app.splitting.message_split import split_message
 from bot.guilds.export import quoted
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _

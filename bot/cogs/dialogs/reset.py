@@ -14,7 +14,8 @@ from bot.cogs.dialogs.whose import changeable, dialogs_here
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, authorise_shared
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
 from bot.i18n.language import N_, ngettext
 from bot.i18n.language import gettext as _

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bot.chat.history import HistoryReader
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.permissions import NotAllowed, authorise_reading
+from bot.discord_app.permissions.authorise import NotAllowed, authorise_reading
 from bot.i18n.language import N_
 from models.types import DialogKey
 

@@ -12,7 +12,7 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.errors import BotError
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
 from bot.safety.moderation import MAX_CATEGORIES, category_named
 from bot.safety.words import MAX_WORD_CHARS, listed_words

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bot.cogs.config.changes import change_role
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.settings_cache import Change
 
 Numbers = Mapping[str, Any]
 """Numbers by the fields of `GuildSettings` or `RolePolicy`; None: not given."""

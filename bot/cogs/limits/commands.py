@@ -19,7 +19,7 @@ from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.rest.message_api import MessageApi
 from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, StopRequester

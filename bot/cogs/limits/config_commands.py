@@ -13,8 +13,8 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.errors import BotError
-from bot.guilds.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES
-from bot.guilds.settings_cache import Change
+from bot.guilds.settings.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES
+from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
 
 _Minute = Range[int, 1, MAX_MINUTE_MESSAGES]

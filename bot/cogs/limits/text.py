@@ -11,7 +11,7 @@ from bot.chat.queue.limiter import NowLeft
 from bot.chat.queue.waiting import WaitingInfo
 from bot.discord_app.replies.waiting_text import about, ordinal
 from bot.errors import relative_time
-from bot.guilds.limits import OF_ROLES, OPERATORS, capped, shown_name
+from bot.guilds.settings.limits import OF_ROLES, OPERATORS, capped, shown_name
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.settings import Settings

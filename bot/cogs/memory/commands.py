@@ -20,7 +20,8 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import Action, authorise_memory, authorise_shared
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise_memory, authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.i18n.language import gettext as _

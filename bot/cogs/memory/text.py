@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from discord.utils import escape_markdown, escape_mentions
 
-from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.i18n.dates import day
 from bot.i18n.language import N_, ngettext
 from bot.i18n.language import gettext as _

@@ -15,13 +15,14 @@ from bot.cogs.answer_of_message import is_answer_of_mine, last_answer_here, turn
 from bot.cogs.dialogs.answers import answer, begin
 from bot.cogs.memory.text import why_text
 from bot.discord_app.caller import caller_of
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import WHY_MENU, authorise_author
+from bot.discord_app.permissions.actions import WHY_MENU
+from bot.discord_app.permissions.authorise import authorise_author
 from bot.discord_app.replies.turn_actions import TurnIsGone
 from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.errors import BotError
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _

@@ -9,7 +9,7 @@ from bot.cogs.personas.text import bold
 from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
-from bot.discord_app.permissions import persona_scope
+from bot.discord_app.permissions.own_persona import persona_scope
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.i18n.language import gettext as _
 from bot.i18n.language import use_language

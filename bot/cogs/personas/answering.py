@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bot.cogs.faces.text import face_text, problem_text, webhook_text
 from bot.cogs.personas.text import BARRED, RESTRICTED, bold, name_of
 from bot.discord_app.caller import Caller
-from bot.discord_app.permissions import OwnBarrier
+from bot.discord_app.permissions.own_persona import OwnBarrier
 from bot.discord_app.rest.channel_webhooks import WebhookProblem
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _

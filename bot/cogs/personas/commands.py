@@ -20,7 +20,8 @@ from bot.cogs.personas.setting import PersonaSetting
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.command_visibility import BY_GUILDS, IN_GUILDS
 from bot.discord_app.rest.message_api import MessageApi
 from bot.guilds.persona_checks import MAX_NAME_CHARS
 from models.types import OwnPersonas

@@ -15,7 +15,7 @@ from bot.cogs.personas.places import MEMBER
 from bot.cogs.personas.setting import PersonaSetting
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions.actions import Action
 from bot.discord_app.rest.message_api import MessageApi
 
 

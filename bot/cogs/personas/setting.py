@@ -30,7 +30,7 @@ from bot.cogs.personas.text import (
 from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
-from bot.discord_app.permissions import own_persona_barrier, persona_scope
+from bot.discord_app.permissions.own_persona import own_persona_barrier, persona_scope
 from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from discord.utils import escape_markdown, escape_mentions
 
-from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.permissions import OwnBarrier
+from bot.discord_app.permissions.own_persona import OwnBarrier
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.guilds.persona_checks import PersonaSize
 from bot.guilds.persona_library import PersonaPage
 from bot.i18n.language import N_, ngettext

@@ -29,11 +29,12 @@ from bot.cogs.settings_panel.entries import (
 from bot.cogs.settings_panel.languages import language_options
 from bot.cogs.settings_panel.limit_entries import filter_entries, limit_entries
 from bot.errors import BotError
-from bot.guilds.settings_cache import SHORTEST_IDLE_TIME
+from bot.guilds.settings.settings_checks import SHORTEST_IDLE_TIME
 from bot.i18n.language import gettext as _
 from bot.i18n.language import pgettext
-from bot.settings import Settings, parse_seconds
+from bot.settings import Settings
 from bot.text import duration_text
+from bot.units import parse_seconds
 from models.types import DialogScope, GuildSettings, OwnPersonas, PersonaFace
 
 GuildEntry = Entry[GuildSettings]

@@ -13,7 +13,7 @@ from bot.cogs.config.changes import RESETS
 from bot.cogs.filters.text import threshold_texts
 from bot.cogs.settings_panel.entries import Control, Entry, Listed, Number, Switch
 from bot.errors import BotError
-from bot.guilds.limits import OF_ROLES, OPERATORS, bounds, shown_name
+from bot.guilds.settings.limits import OF_ROLES, OPERATORS, bounds, shown_name
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.settings import Settings

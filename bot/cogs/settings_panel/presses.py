@@ -31,7 +31,7 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer_click
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import authorise_opener
+from bot.discord_app.permissions.authorise import authorise_opener
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, DatabaseUnavailable
 from bot.i18n.language import gettext as _

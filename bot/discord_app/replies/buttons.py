@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from bot.i18n.language import pgettext
 
 _SECONDARY = 2

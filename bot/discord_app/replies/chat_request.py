@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn
-from bot.discord_app.permissions import persona_scope
+from bot.discord_app.permissions.own_persona import persona_scope
 from bot.discord_app.replies.final_text import outgoing_messages, with_note
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoting import small_lines, speaker_line
@@ -45,7 +45,7 @@ def chat_request(
     def begun(turn: PendingTurn) -> None:
         nonlocal continued
         continued = turn.prefix or turn.greeting
-        reply.grows = turn.settings.streaming
+        reply.grows = turn.settings.streaming and (content_filter is None or content_filter.shows_live)
         sink.record.begin(turn.delivery_id)
         sink.name_line = speaker_line(turn.speaker)
         sink.prefix += voice_lines(question.place, turn.speaker, small_lines(turn.files_note))

@@ -19,7 +19,8 @@ from bot.chat.turns.changes import TurnChanges
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.languages import Languages
-from bot.discord_app.permissions import Action, authorise
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.chat_request import chat_request
 from bot.discord_app.replies.final_text import CUT_OFF, final_text
@@ -31,7 +32,7 @@ from bot.discord_app.replies.waiting_text import waiting_text
 from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
-from bot.guilds.settings_cache import GuildSettingsCache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.i18n.language import gettext as _
 from bot.i18n.language import use_language
 from bot.safety.content import ContentFilters
@@ -86,7 +87,7 @@ class Conversations:
     async def _answer(self, question: Question) -> ChatReply | None:
         caller = question.caller
         settings = await self.guild_settings.get(caller.guild_id)
-        # Again, as the gate may not have known the guild's rules: see `permissions`.
+        # Again, as the gate may not have known the guild's rules: see `permissions.gate`.
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=question.place.ephemeral)

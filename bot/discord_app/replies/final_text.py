@@ -6,9 +6,9 @@ The notes are shown, not remembered.
 from __future__ import annotations
 
 from bot.chat.chat_reply import ChatReply
-from bot.chat.generation import REPETITION
+from bot.chat.reply.generation import REPETITION
 from bot.discord_app.replies.waiting_text import STOPPED
-from bot.discord_app.reply_messages import final_messages
+from bot.discord_app.splitting.reply_messages import final_messages
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from models.types import OutgoingMessage

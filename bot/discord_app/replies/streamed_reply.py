@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, MessageSink, SinkClosed, SinkUnreachable
-from bot.discord_app.reply_messages import final_messages, partial_messages
 from bot.discord_app.rest.request_pace import Turn, Urgency
+from bot.discord_app.splitting.reply_messages import final_messages, partial_messages
 from bot.errors import BotError
 from bot.i18n.language import gettext as _
 

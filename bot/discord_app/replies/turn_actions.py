@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import Caller
-from bot.discord_app.permissions import authorise_turn
+from bot.discord_app.permissions.authorise import authorise_turn
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.final_text import CUT_OFF, outgoing_messages

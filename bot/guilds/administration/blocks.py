@@ -8,14 +8,14 @@ Discord.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from bot.errors import DatabaseUnavailable
+from bot.guilds.read_through_cache import ReadThroughCache
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
@@ -30,7 +30,6 @@ WAIT = 1.0
 """Seconds that an interaction waits for them where none are known, of the 3 in which it must be answered."""
 MAX_REASON = 300
 """Characters of a reason."""
-_MAX_CACHED_GUILDS = 10_000
 _Blocks = Mapping[int, Block]
 
 
@@ -39,14 +38,11 @@ class MemberBlocks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cached: OrderedDict[int, tuple[float, _Blocks]] = OrderedDict()
-        self._reading: dict[int, asyncio.Task[None]] = {}
-        self._changes = 0
+        self._cache: ReadThroughCache[int, _Blocks] = ReadThroughCache(self._stored, fresh_for=lambda _: FRESH)
 
     def known(self, guild_id: int, user_id: int) -> Block | None:
         """The block of a member that holds now, as far as it is known. Never waits."""
-        _, found = self._cached.get(guild_id, (0.0, {}))
-        block = found.get(user_id)
+        block = (self._cache.last_known(guild_id) or {}).get(user_id)
         return block if block is not None and block.holds(datetime.now(UTC)) else None
 
     async def ready(self, guild_id: int) -> None:
@@ -55,15 +51,10 @@ class MemberBlocks:
         Waits a moment at most: with a database that slow nothing else is served either, and a reply is refused when it
         begins.
         """
-        if guild_id == DIRECT_MESSAGES:
+        if guild_id == DIRECT_MESSAGES or self._cache.fresh(guild_id) is not None:
             return
-        read_at, _ = self._cached.get(guild_id, (None, {}))
-        if read_at is not None and time.monotonic() - read_at < FRESH:
-            return
-        if (reading := self._reading.get(guild_id)) is None:
-            reading = self._reading[guild_id] = asyncio.create_task(self._read(guild_id), name="read-blocks")
-            reading.add_done_callback(lambda _: self._reading.pop(guild_id))
-        if read_at is None:
+        reading = self._cache.refresh(guild_id)
+        if self._cache.last_known(guild_id) is None:
             await asyncio.wait([reading], timeout=WAIT)
 
     async def overview(self, key: DialogKey, days: int) -> MemberOverview:
@@ -100,22 +91,17 @@ class MemberBlocks:
                     )
                 )
         finally:
-            self._changes += 1
-        await self._read(key.guild_id)
+            self._cache.outdate(key.guild_id)
+        with contextlib.suppress(DatabaseUnavailable):  # it is logged, and read again before long
+            await self._cache.read(key.guild_id)
         return done
 
-    async def _read(self, guild_id: int) -> None:
-        changes = self._changes
+    async def _stored(self, guild_id: int) -> _Blocks:
         try:
             with translate_database_errors():
                 async with self._database.read() as session:
                     found = await blocks.blocks_of_guild(session, key=DialogKey(guild_id, 0), now=datetime.now(UTC))
         except DatabaseUnavailable as error:
             log.warning("who is blocked could not be read", guild=guild_id, reason=error.reason)
-            return
-        if changes != self._changes:  # it may be older than a change made meanwhile, after which it is read again
-            return
-        self._cached[guild_id] = (time.monotonic(), {each.user_id: each for each in found})
-        self._cached.move_to_end(guild_id)
-        if len(self._cached) > _MAX_CACHED_GUILDS:
-            self._cached.popitem(last=False)
+            raise
+        return {each.user_id: each for each in found}

@@ -5,16 +5,14 @@ Knows the queries and the engine's cache; who may delete, and how it is confirme
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from bot.guilds.privacy import PrivacyService
 from bot.storage import translate_database_errors
 from models import queries as all_queries
-from models.database import Database
+from models.database import Database, Work
 from models.maintenance.vacuum import release_space
 from models.queries.administration import purges as queries
 from models.queries.memory.forgetting import forget_guild_before
@@ -45,7 +43,7 @@ class Purges:
         """
         now = datetime.now(UTC)
         with translate_database_errors():
-            await self._database.run(partial(_audit, key=key, scope=scope, counts=counts, now=now))
+            await self._record(key, scope, counts, now)
             if scope.has("memory"):
                 if scope.older_than is None:  # nor is it written anew from what was said before
                     await self._database.run(partial(forget_guild_before, key=key, member_id=scope.member_id, now=now))
@@ -85,27 +83,24 @@ class Purges:
         await self._database.run(partial(queries.end_purge, key=key, purge_id=purge_id))
         return None
 
-    async def _until_done(self, work: Callable[[Any], Awaitable[int]]) -> int:
+    async def _record(self, key: DialogKey, scope: PurgeScope, counts: PurgeCounts, now: datetime) -> None:
+        days = None if scope.older_than is None else (scope.counted_at - scope.older_than).days
+        counted = {name: number for name, number in asdict(counts).items() if number}
+        await self._database.run(
+            lambda session: all_queries.record_audit(
+                session,
+                key=key,
+                actor_id=key.user_id,
+                target_id=scope.member_id,
+                action="purge",
+                details={"what": scope.kind, "older_than_days": days, **counted},
+                now=now,
+            )
+        )
+
+    async def _until_done(self, work: Work[int]) -> int:
         """Repeat a batch, each in a transaction of its own, until it changes no row; return the sum."""
         total = 0
-        while count := await self._batch(work):
+        while count := await self._database.run(work):
             total += count
         return total
-
-    async def _batch(self, work: Callable[[Any], Awaitable[int]]) -> int:
-        async with self._database.write() as session:
-            return await work(session)
-
-
-async def _audit(session: Any, *, key: DialogKey, scope: PurgeScope, counts: PurgeCounts, now: datetime) -> None:
-    days = None if scope.older_than is None else (scope.counted_at - scope.older_than).days
-    counted = {name: number for name, number in asdict(counts).items() if number}
-    await all_queries.record_audit(
-        session,
-        key=key,
-        actor_id=key.user_id,
-        target_id=scope.member_id,
-        action="purge",
-        details={"what": scope.kind, "older_than_days": days, **counted},
-        now=now,
-    )

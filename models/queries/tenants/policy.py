@@ -1,7 +1,7 @@
 """What applies to one turn: guild and member settings, quotas and usage.
 
-Called by the other query modules; usage is counted per guild, user and UTC day. Which numbers apply to a message is
-decided before (`bot/guilds/limits.py`), from the guild's settings, the member's roles and the operator's maxima.
+Called by the other query modules; usage is counted per guild, user and UTC day. `bot/guilds/settings/limits.py` has
+decided which numbers apply to a message: from the guild's settings, the member's roles and the operator's maxima.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ async def change_guild_settings(
 ) -> GuildSettings:
     """Apply `change` to the guild's settings under a lock, so that concurrent changes of two admins both hold.
 
-    Called by bot/guilds/settings_cache.py. Returns the new settings.
+    Called by bot/guilds/settings/settings_cache.py. Returns the new settings.
     """
     await ensure_guild(session, key.guild_id, now)
     # FOR NO KEY UPDATE: plain FOR UPDATE would also block the foreign keys of every new dialog of the guild.
@@ -233,7 +233,8 @@ async def change_member_settings(
 ) -> MemberSettings | None:
     """Apply `change` to what the member chose, and return the new settings; None if they opted out of all storage.
 
-    Called by bot/guilds/member_settings.py. Memory and blocks have functions of their own, and stay as they are.
+    Called by bot/guilds/settings/member_settings.py. Memory and blocks stay as they are: they have functions of their
+    own.
     """
     if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return None

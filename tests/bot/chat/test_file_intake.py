@@ -9,9 +9,9 @@ import pytest
 from bot.attachments.types import ImageInput, RefusedFile
 from bot.chat.files.note import files_note, refusals_note
 from bot.chat.files.recent_images import MAX_BYTES, SECONDS, RecentImages
-from bot.chat.generation import ReplyGenerator
 from bot.chat.prompts.prompt_fit import GenerationRequest
-from bot.chat.reply_control import ReplyControl
+from bot.chat.reply.generation import ReplyGenerator
+from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest
 from bot.engine_client.client import EngineClient
 from bot.errors import PromptTooLong

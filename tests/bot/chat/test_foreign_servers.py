@@ -210,7 +210,7 @@ class TestSignsOfLife:
     async def test_attack_signs_of_life_do_not_go_on_for_ever(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("bot.chat.reply_control._LONGEST_SILENCE", 1.0)
+        monkeypatch.setattr("bot.chat.reply.reply_control._LONGEST_SILENCE", 1.0)
         async with chatting(database, endless(b": still here\n\n", 0.1), reply_timeout=0.5) as (chat, _):
             with pytest.raises(EngineTimeout):
                 await asyncio.wait_for(say(chat, "anyone?"), 5)

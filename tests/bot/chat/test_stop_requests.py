@@ -76,13 +76,21 @@ async def started(engine: FakeEngine, chat: ChatService, interaction: int) -> as
     return running
 
 
-async def requests_left(chat: ChatService) -> int:
-    async with chat._database.read() as session:
+@pytest.fixture
+async def shared_database(shared_url: str) -> AsyncIterator[Database]:
+    """The database, as a process has it that writes no replies."""
+    database = Database(shared_url)
+    yield database
+    await database.close()
+
+
+async def requests_left(database: Database) -> int:
+    async with database.read() as session:
         return int((await session.execute(text("SELECT count(*) FROM stop_requests"))).scalar_one())
 
 
 async def test_attack_a_click_in_another_process_stops_the_reply(
-    make_process: Callable[[], ChatService], engine: FakeEngine
+    make_process: Callable[[], ChatService], engine: FakeEngine, shared_database: Database
 ) -> None:
     writer, other = make_process(), make_process()
     for interaction in range(1, 13):
@@ -91,7 +99,7 @@ async def test_attack_a_click_in_another_process_stops_the_reply(
         reply = await asyncio.wait_for(running, 20)
         assert (reply.text, reply.finish_reason, reply.remembered) == ("half", "stopped", True)
         assert await stopping
-    assert await requests_left(other) == 0
+    assert await requests_left(shared_database) == 0
 
 
 async def test_attack_a_click_on_a_regenerated_reply(
@@ -111,18 +119,21 @@ async def test_attack_a_click_on_a_regenerated_reply(
 
 
 async def test_attack_a_click_on_the_reply_to_a_member_who_opted_out(
-    make_process: Callable[[], ChatService], engine: FakeEngine
+    make_process: Callable[[], ChatService], engine: FakeEngine, shared_database: Database
 ) -> None:
     writer, other = make_process(), make_process()
-    await PrivacyService(other._database).opt_out(ANN.user_id)
+    await PrivacyService(shared_database).opt_out(ANN.user_id)
     running = await started(engine, writer, 5)
     assert await other.stop_reply(5, BY_ANN)
     assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
-    assert await requests_left(other) == 0
+    assert await requests_left(shared_database) == 0
 
 
 async def test_attack_too_late_is_said_and_leaves_nothing(
-    make_process: Callable[[], ChatService], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    make_process: Callable[[], ChatService],
+    engine: FakeEngine,
+    shared_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     writer, other = make_process(), make_process()
     await say(writer, "hello", interaction_id=1)
@@ -132,11 +143,11 @@ async def test_attack_too_late_is_said_and_leaves_nothing(
     monkeypatch.setattr(stop_requests, "ANSWER_TIMEOUT", 0.5)
     assert await asyncio.gather(other.stop_reply(1, BY_ANN), other.stop_reply(2, BY_ANN)) == [False, False]
     assert time.monotonic() - at < 4 + 20
-    assert await requests_left(other) == 0
+    assert await requests_left(shared_database) == 0
 
 
 async def test_attack_one_click_that_reaches_every_process_counts_as_stopped_in_each(
-    make_process: Callable[[], ChatService], engine: FakeEngine
+    make_process: Callable[[], ChatService], engine: FakeEngine, shared_database: Database
 ) -> None:
     writer, other, third = make_process(), make_process(), make_process()
     running = await started(engine, writer, 1)
@@ -145,7 +156,7 @@ async def test_attack_one_click_that_reaches_every_process_counts_as_stopped_in_
     # Stored only when the reply has ended, and clicked twice.
     answers = await asyncio.gather(*(each.stop_reply(1, BY_ANN) for each in (other, third, other, writer)))
     assert answers == [True] * 4
-    assert await requests_left(other) == 0
+    assert await requests_left(shared_database) == 0
 
 
 async def test_attack_two_replies_only_the_right_one_stops(
@@ -164,7 +175,10 @@ async def test_attack_two_replies_only_the_right_one_stops(
 
 
 async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
-    make_process: Callable[[], ChatService], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    make_process: Callable[[], ChatService],
+    engine: FakeEngine,
+    shared_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     writer, other = make_process(), make_process()
     running = await started(engine, writer, 1)
@@ -178,7 +192,7 @@ async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
     assert not running.done()
     assert await other.stop_reply(1, StopRequester(BOB.user_id + 1, managed_guild_id=ANN.guild_id)), "an admin may"
     assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
-    assert await requests_left(other) == 0
+    assert await requests_left(shared_database) == 0
 
 
 async def test_without_a_running_reply_nothing_is_asked_of_the_database(

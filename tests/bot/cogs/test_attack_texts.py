@@ -11,7 +11,7 @@ from bot.characters.files.reading import ImportedCard
 from bot.characters.preview import preview
 from bot.cogs.cards.text import preview_text
 from bot.cogs.memory.text import PAGE_CHARS, pages
-from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.errors import PersonaTooLong
 from models.types import MemoryFact, Summary
 

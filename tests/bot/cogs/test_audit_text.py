@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cogs.admin.audit_text import GROUPS, on_discord, page_text, sentence
-from bot.guilds.settings_file import Listed
+from bot.guilds.settings.settings_file.schema import Listed
 from models.types import AuditRecord, GuildSettings
 
 ROOT = Path(__file__).parents[3]

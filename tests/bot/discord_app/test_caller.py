@@ -9,7 +9,8 @@ import discord
 import pytest
 
 from bot.discord_app.caller import Caller, caller_of
-from bot.discord_app.permissions import Action, NotAllowed, authorise
+from bot.discord_app.permissions.actions import Action
+from bot.discord_app.permissions.authorise import NotAllowed, authorise
 from models.types import GuildSettings
 
 GUILD, ANN = 50, 7

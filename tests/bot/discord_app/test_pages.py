@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.cogs.dialogs.pages import Mark, exchange_text, page_after, page_before, result_line, results_page, transcript
-from bot.discord_app.code_fences import fence_after, utf16_length
+from bot.discord_app.splitting.code_fences import fence_after, utf16_length
 from models.types import Exchange, StoredFile
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)

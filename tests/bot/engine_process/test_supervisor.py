@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.chat import generation
 from bot.chat.chat_reply import ChatReply
 from bot.chat.queue.waiting import Waiting
+from bot.chat.reply import generation
 from bot.chat.requests import ChatRequest
 from bot.chat.service import ChatService
 from bot.engine_process import supervisor

@@ -12,8 +12,8 @@ from babel.messages.catalog import Catalog, Message
 from discord import Locale
 from discord.app_commands import ContextMenu, TranslationContext, TranslationContextLocation, locale_str
 
-from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.command_texts import COMMAND, CommandTexts
+from bot.discord_app.registration.command_texts import COMMAND, CommandTexts
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.i18n.catalogues import translations
 from bot.i18n.josa import without_particles
 from tests.messages.catalogue_files import missing, read, write

@@ -13,7 +13,7 @@ from bot.cogs.help import help_messages
 from bot.cogs.personas.library import _TITLES
 from bot.cogs.personas.text import KEEP_OR_AFRESH, MODAL_TITLES
 from bot.discord_app.caller import Caller
-from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.splitting.code_fences import utf16_length
 from bot.i18n.catalogues import translations
 from bot.i18n.language import gettext, use_language
 from tests.messages.extraction import CONTEXT, marked_texts

@@ -76,8 +76,10 @@ async def test_an_answer_of_another_shape_counts_as_none(
     assert not await opened.keeps_out_reply("hello")
 
 
-async def test_every_part_of_a_long_text_is_judged(endpoint: FakeModeration, chosen: Chosen) -> None:
-    assert await chosen().keeps_out_reply("x" * 20_000 + "hit")
+@pytest.mark.parametrize("length", [20_000, 600_000])
+async def test_every_part_of_a_long_text_is_judged(endpoint: FakeModeration, chosen: Chosen, length: int) -> None:
+    assert await chosen().keeps_out_reply("x" * length + "hit")
+    assert not await chosen().keeps_out_reply("x" * length)
     assert len(endpoint.texts) == 3
 
 

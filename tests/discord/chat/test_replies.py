@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from tests.discord.harness import World
 from tests.fakes.discord.server import Interaction
 

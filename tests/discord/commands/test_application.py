@@ -67,6 +67,8 @@ async def test_b26_another_bot_has_its_own_dialogs_until_it_takes_the_place_of_t
             several = await asyncio.to_thread(CliRunner().invoke, db_app, ["adopt"])
             assert several.exit_code == EXIT_CONFIG
             assert f"{mine}, {theirs}" in several.output
+            terminal = await asyncio.to_thread(CliRunner().invoke, db_app, ["adopt", "--application", "0"])
+            assert (terminal.exit_code, "terminal" in terminal.output) == (EXIT_CONFIG, True)
             assert str(mine) in await db("adopt", "--application", str(mine))
 
             stranger = await here.start_bot(ready=False, **of_other(other))  # it is not new here

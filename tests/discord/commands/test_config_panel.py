@@ -12,7 +12,7 @@ from bot.cogs.config.changes import RESETS, Setting
 from bot.cogs.settings_panel.draw import Panel, draw
 from bot.cogs.settings_panel.entries import value_text
 from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source
-from bot.guilds.limits import OPERATORS
+from bot.guilds.settings.limits import OPERATORS
 from bot.settings import load_settings
 from models.queries import audit_log, guild_settings
 from models.types import DialogKey, GuildSettings, RolePolicy

@@ -117,11 +117,13 @@ async def test_moderation_checks_before_and_after_and_is_closed_while_it_is_down
             on = await here.use(guild, boss, "config filter moderation", enabled=True)
             assert "its own judgement counts" in on.reply()
             assert KEPT_OUT in (await here.ask(guild, ann, "hit me")).reply()
-            here.engine.reply("I would ", "hit ", "you", pace=0.3)
+            here.engine.reply("I would ", "hit ", "you", *" and you" * 2, pace=0.2)
             question = await mention(here, guild, ann, "What would you do?")
             [answer] = await here.discord.answered(question)
             assert answer.content.startswith(REPLACED)
-            assert not any("would" in text for _, text in answer.edits)  # nothing is shown before it is judged
+            shown = [text for _, text in answer.edits]
+            assert not any("would" in text for text in shown)  # nothing is shown before it is judged
+            assert "I am writing" in shown[0]
             never = await here.use(guild, boss, "config filter threshold", category="Violence", score=1.0)
             assert "`violence` never" in never.reply()
             assert (await here.ask(guild, ann, "hit")).reply() == "You said: hit"

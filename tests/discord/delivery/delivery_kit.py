@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sinks.sender import PLACEHOLDER
-from bot.discord_app.reply_messages import final_messages
+from bot.discord_app.splitting.reply_messages import final_messages
 from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, User
 from tests.fakes.engine import Request, Script

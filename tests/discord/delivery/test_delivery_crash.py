@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.discord_app.reply_messages import final_messages
+from bot.discord_app.splitting.reply_messages import final_messages
 from tests.discord.delivery.delivery_kit import (
     PLACES,
     Replies,

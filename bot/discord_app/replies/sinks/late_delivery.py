@@ -12,14 +12,14 @@ import discord
 import structlog
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.message_sink import DeliveryTaken
-from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.replies.sinks.sent_messages import SentMessages
 from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, THREAD_LOCKED, ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, Place
 

@@ -11,9 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import sink_errors
-from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.replies.quoting import ANEW, without_address
 from bot.discord_app.replies.sinks.late_delivery import LateDelivery
 from bot.discord_app.replies.sinks.message_route import MessageRoute
@@ -23,6 +21,8 @@ from bot.discord_app.replies.webhooks.speaking import Speaking
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
 from bot.discord_app.rest.request_pace import Turn, Urgency
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from bot.failpoint import failpoint
 from bot.i18n.language import gettext as _
 from models.types import Place, Speaker

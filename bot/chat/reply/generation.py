@@ -17,8 +17,8 @@ from bot.chat.prompts.echoed_frame import EchoedFrameFilter
 from bot.chat.prompts.memory_notes import NO_MEMORY, UsedMemory
 from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
 from bot.chat.prompts.sent_prompt import digest, with_digests
-from bot.chat.repetition import RepetitionDetector
-from bot.chat.reply_control import ReplyControl
+from bot.chat.reply.repetition import RepetitionDetector
+from bot.chat.reply.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded, PromptRefused
 from bot.engine_client.messages import Finished, Thinking

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot.errors import AboveLimit, BotError, Busy, QuotaUsedUp
-from bot.guilds import settings_cache
-from bot.guilds.settings_cache import MAX_LISTED, GuildSettingsCache
+from bot.guilds.settings import settings_cache
+from bot.guilds.settings.settings_cache import GuildSettingsCache
+from bot.guilds.settings.settings_checks import MAX_LISTED
 from bot.settings import Settings
 from models import queries
 from models.database import Database
@@ -161,7 +162,7 @@ class TestApplied:
         for channel in (0, 1, 2):
             with pytest.raises(QuotaUsedUp, match="1 message a day") as refused:
                 await say(chat, "two", replace(ANN, channel_id=channel), interaction_id=100 + channel)
-            assert refused.value.resets_at > datetime.now(UTC)
+            assert refused.value.returns_at > datetime.now(UTC)
         await say(
             chat, "two", ANN, limits=ReplyLimits(Limits(daily_messages=2)), interaction_id=100
         )  # a refused one was not taken up

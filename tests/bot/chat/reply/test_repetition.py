@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.repetition import KEPT_REPEATS, MIN_CHARS, RepetitionDetector, loop_at_end
+from bot.chat.reply.repetition import KEPT_REPEATS, MIN_CHARS, RepetitionDetector, loop_at_end
 from tests.bot.chat.chat_kit import MakeChat, say
 from tests.fakes.engine import FakeEngine
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.discord_app.message_split import split_message
+from bot.discord_app.splitting.message_split import split_message
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.message_split import MESSAGE_LIMIT, split_message
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT, split_message
 
 # Pieces that are hard to split next to each other: fences of both kinds and several lengths, closers with trailing
 # text, long info strings, indentation, emoji of several code points, very long words.

@@ -7,14 +7,9 @@ from dataclasses import replace
 import pytest
 
 from bot.discord_app.caller import Caller
-from bot.discord_app.permissions import (
-    Action,
-    NotAllowed,
-    action_word,
-    authorise,
-    own_persona_barrier,
-    persona_scope,
-)
+from bot.discord_app.permissions.actions import Action, action_word
+from bot.discord_app.permissions.authorise import NotAllowed, authorise
+from bot.discord_app.permissions.own_persona import own_persona_barrier, persona_scope
 from models.types import NO_PLACE, GuildSettings, PersonaScope, RolePolicy
 
 MEMBER = Caller(7, 1, 6, 5, "ann", category_id=4, role_ids=frozenset({1, 30}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bot.discord_app.code_fences import (
+from bot.discord_app.splitting.code_fences import (
     MAX_MARKER_LENGTH,
     Fence,
     fence_after,

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from bot.errors import Hint
-from bot.guilds import member_settings
-from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.privacy import PrivacyService
+from bot.guilds.settings import member_settings
+from bot.guilds.settings.member_settings import MemberSettingsCache
+from models import queries
 from models.database import Database
 from models.queries.tenants.settings import set_member_memory
 from models.types import DialogKey, MemberSettings
@@ -77,12 +78,12 @@ async def test_while_the_database_is_away_what_was_known_counts_and_else_private
 
 
 async def test_those_who_wait_for_one_reading_go_on_in_their_order(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two messages of one member the second must not overtake the first."""
-    cache, order, reads, go_on = MemberSettingsCache(Database(sqlite_url)), [], [], asyncio.Event()
+    cache, order, reads, go_on = MemberSettingsCache(database), [], [], asyncio.Event()
 
-    async def slow(self: MemberSettingsCache, key: DialogKey) -> MemberSettings:
+    async def slow(session: object, *, key: DialogKey) -> MemberSettings:
         reads.append(key)
         await go_on.wait()
         return MemberSettings(locale="ko")
@@ -91,7 +92,7 @@ async def test_those_who_wait_for_one_reading_go_on_in_their_order(
         assert await cache.locale(ANN) == "ko"
         order.append(number)
 
-    monkeypatch.setattr(MemberSettingsCache, "read", slow)
+    monkeypatch.setattr(queries, "member_settings", slow)
     monkeypatch.setattr(member_settings, "SHORT_PATIENCE", 20.0)
     async with asyncio.TaskGroup() as tasks:
         for number in range(5):

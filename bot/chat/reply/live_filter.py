@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from bot.chat.generation import GeneratedReply, OnDelta
-from bot.chat.reply_control import ReplyControl
+from bot.chat.reply.generation import GeneratedReply, OnDelta
+from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.requests import PendingTurn
 from bot.errors import ReplyFiltered
 from bot.safety.content import ContentFilter, replacement
@@ -32,7 +32,7 @@ class LiveFilter:
 
     def hides(self, text: str) -> bool:
         """Whether a text that nobody has shown yet must not be shown."""
-        return self._filter is not None and self._filter.hides(text)
+        return self._filter is not None and self._filter.has_word(text)
 
     def begin(self, before: str) -> None:
         """The reply begins. `before`: the text of it that is shown already."""
@@ -45,14 +45,12 @@ class LiveFilter:
 
     async def push(self, piece: str) -> None:
         """One more piece came: show what may be shown now."""
-        if self._filter is not None and not self._filter.shows_live:
-            return
         if self._stream is not None:
             piece = self._stream.push(piece)
             if self._stream.matched:
                 self._control.interrupt("filtered")
                 return
-        if piece:
+        if piece and (self._filter is None or self._filter.shows_live):
             await self._on_delta(piece)
 
     async def judged(self, turn: PendingTurn, reply: GeneratedReply) -> GeneratedReply:

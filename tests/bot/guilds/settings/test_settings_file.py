@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import Hint
-from bot.guilds.settings_file import MAX_BYTES, as_file, imported, read_file
+from bot.guilds.settings.settings_file.importing import imported
+from bot.guilds.settings.settings_file.reading import read_file
+from bot.guilds.settings.settings_file.schema import MAX_BYTES
+from bot.guilds.settings.settings_file.writing import as_file
 from bot.safety.words import listed_words
 from models.types import GuildSettings, RolePolicy
 

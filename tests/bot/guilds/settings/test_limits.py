@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.guilds.limits import OF_ROLES, OPERATORS, limits_above, limits_for
+from bot.guilds.settings.limits import OF_ROLES, OPERATORS, limits_above, limits_for
 from bot.settings import Settings
 from models.types import DIRECT_MESSAGES, GuildSettings, Limits, RolePolicy
 
