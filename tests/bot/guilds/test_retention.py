@@ -175,7 +175,7 @@ class TestPurging:
     async def test_by_guild_and_by_member_whichever_is_shorter(self, database: Database) -> None:
         """100 keeps 25 days, 101 keeps 10; member 2 wants 5 days in 100, member 4 wants 90 days in 101.
 
-        102 chose 60 when the operator still allowed so many.
+        102 chose 60 before the operator lowered the maximum to 30.
         """
         ages = (
             (1, 100, 20),
