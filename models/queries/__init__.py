@@ -20,7 +20,10 @@ from models.queries.dialogs.variants import (
 )
 from models.queries.replies.deliveries import close_deliveries
 from models.queries.replies.recovery import interrupt_dead_turns
+from models.queries.tenants.audit import audit_log, record_audit
+from models.queries.tenants.guild_settings import change_guild_settings, guild_settings, set_guild_settings
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.queries.tenants.member_settings import change_member_settings, member_settings, set_member_settings
 from models.queries.tenants.persona_assignments import (
     assigned_persona,
     assignments_of,
@@ -43,16 +46,6 @@ from models.queries.tenants.personas import (
     tag_persona,
 )
 from models.queries.tenants.policy import usage
-from models.queries.tenants.settings import (
-    audit_log,
-    change_guild_settings,
-    change_member_settings,
-    guild_settings,
-    member_settings,
-    record_audit,
-    set_guild_settings,
-    set_member_settings,
-)
 
 __all__ = [
     "assign_persona",

@@ -19,7 +19,7 @@ from models.database import Database
 from models.errors import DuplicateInteraction
 from models.maintenance.cleanup import clean
 from models.maintenance.rekey import rekey
-from models.queries.administration import audit, blocks, figures, members, purges
+from models.queries.administration import blocks, figures, members, purges
 from models.queries.administration.purges import begin_purge
 from models.queries.administration.reports import (
     add_report,
@@ -44,8 +44,8 @@ from models.queries.memory.forgetting import forget_guild_before, forgotten_unti
 from models.queries.privacy import erasure, holdings, opt_outs
 from models.queries.replies import delivery_messages, processes, recovery, stop_requests, unfinished_deliveries
 from models.queries.tenants import threads
+from models.queries.tenants.member_settings import set_member_memory
 from models.queries.tenants.scenes import add_character
-from models.queries.tenants.settings import set_member_memory
 from models.statement_guard import GUARD, PARTS, SHARED_BY_ALL, StatementRefused
 from models.tables import Base, BoundThread, Dialog, Fact, Guild, Report, ReportSpeaker, Turn, TurnFile
 from models.types import (
@@ -250,7 +250,7 @@ async def test_admins_see_and_change_what_belongs_to_their_bot(database_url: str
             assert (await queries.guild_settings(session, key=KEY)).filter_words == ("brick",)
             assert (await members.member_overview(session, key=KEY, days=7, now=NOW)).tokens == 2
             assert (await figures.guild_figures(session, key=KEY, days=7, now=NOW)).days[0].tokens == 2
-            actions = {each.action for each in await audit.audit_page(session, key=KEY, limit=99)}
+            actions = {each.action for each in await queries.audit_log(session, key=KEY, limit=99)}
             assert "member.block" in actions
             assert "member.unblock" not in actions
         assert await write(second, purges.bring_back, key=KEY, purge_id=due.purge_id, now=NOW, limit=9) == 1

@@ -8,9 +8,9 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import current_application, ours
-from models.queries.common import codec, insert, num_deleted
+from models.queries.common import codec, num_deleted, upsert
 from models.queries.scope import cross_tenant
-from models.queries.tenants.settings import record_audit
+from models.queries.tenants.audit import record_audit
 from models.tables import MemberBlock
 from models.types import Block, DialogKey
 
@@ -77,9 +77,7 @@ async def block_member(
         "blocked_by": actor_id,
         "reason": None if reason is None else codec(session).seal(reason),
     }
-    statement = insert(session, MemberBlock).values(guild_id=key.guild_id, user_id=key.user_id, **values)
-    identity = ["guild_id", "user_id", "application_id"]
-    await session.execute(statement.on_conflict_do_update(index_elements=identity, set_=values))
+    await upsert(session, MemberBlock, {"guild_id": key.guild_id, "user_id": key.user_id}, values)
     return True
 
 

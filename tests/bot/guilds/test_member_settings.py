@@ -14,7 +14,7 @@ from bot.guilds import member_settings
 from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.privacy import PrivacyService
 from models.database import Database
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, MemberSettings
 from tests.bot.guilds.test_retention import NOW
 
