@@ -30,21 +30,17 @@ from models.queries.tenants.persona_assignments import (
     effective_persona,
     persona_levels,
 )
-from models.queries.tenants.persona_setting import assign_persona, clear_persona, set_persona
-from models.queries.tenants.personas import (
+from models.queries.tenants.persona_changes import (
     create_persona,
     delete_persona,
     edit_persona,
-    find_persona,
-    get_persona,
-    latest_persona,
-    persona_versions,
-    personas_of,
     rate_persona,
     rename_persona,
     rollback_persona,
     tag_persona,
 )
+from models.queries.tenants.persona_setting import assign_persona, clear_persona, set_persona
+from models.queries.tenants.personas import find_persona, get_persona, latest_persona, persona_versions, personas_of
 from models.queries.tenants.policy import usage
 
 __all__ = [
