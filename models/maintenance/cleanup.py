@@ -61,11 +61,11 @@ class CleanupReport:
         return tuple((field.name, getattr(self, field.name)) for field in fields(self))
 
 
-def summed(reports: Iterable[CleanupReport]) -> CleanupReport:
+def summed(runs: Iterable[CleanupReport]) -> CleanupReport:
     """Return one report of several runs, each for another application."""
     total = CleanupReport()
-    for report in reports:
-        for name, value in report.rows():
+    for run in runs:
+        for name, value in run.rows():
             before = getattr(total, name)
             setattr(total, name, max(before, value) if name == "longest_lock_ms" else before + value)
     return total

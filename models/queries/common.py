@@ -1,6 +1,6 @@
 """Shared by the query modules: the session's codec and attempt number, the key filter, inserts and upserts, pages.
 
-Building a statement costs several times as much as running it. What every message runs is therefore built once, at
+Building a statement can take longer than running it. What every message runs is therefore built once, at
 module level or in a cached function of the dialect, with `bindparam`s for what differs; `rows_of` or `change` runs it.
 """
 
