@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import current_application, ours
@@ -84,19 +84,12 @@ async def block_member(
 @cross_tenant("cleanup of every guild")
 async def delete_ended_blocks(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Delete a batch of the blocks that have ended; return how many."""
-    ended = (
-        select(MemberBlock.guild_id, MemberBlock.user_id).where(ours(MemberBlock), MemberBlock.until < now).limit(limit)
-    )
-    deleted = 0
-    for guild_id, user_id in (await session.execute(ended)).all():
-        gone = delete(MemberBlock).where(
-            ours(MemberBlock),
-            MemberBlock.guild_id == guild_id,
-            MemberBlock.user_id == user_id,
-            MemberBlock.until < now,
-        )
-        deleted += num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
-    return deleted
+    member = (MemberBlock.guild_id, MemberBlock.user_id)
+    ended = (ours(MemberBlock), MemberBlock.until < now)
+    batch = tuple_(*member).in_(select(*member).where(*ended).limit(limit))
+    # `ended` once more: one of them may have been blocked anew meanwhile.
+    gone = delete(MemberBlock).where(*ended, batch).execution_options(synchronize_session=False)
+    return num_deleted(await session.execute(gone))
 
 
 def _block(session: AsyncSession, row: MemberBlock) -> Block:

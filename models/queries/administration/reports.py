@@ -13,7 +13,16 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
-from models.queries.common import codec, count_rows, ensure_guild, ensure_user, num_deleted, page_of, upsert
+from models.queries.common import (
+    attempt_number,
+    codec,
+    count_rows,
+    ensure_guild,
+    ensure_user,
+    num_deleted,
+    page_of,
+    upsert,
+)
 from models.queries.privacy.opt_outs import has_opted_out
 from models.queries.scope import cross_tenant
 from models.queries.tenants.audit import record_audit
@@ -51,8 +60,10 @@ async def add_report(
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
     mine = (ours(Report), Report.reporter_id == key.user_id, Report.guild_id == key.guild_id)
-    if await session.scalar(select(Report.id).where(*mine, Report.source_turn_id == turn_id).limit(1)) is not None:
-        return "again"
+    earlier = select(Report.created_at).where(*mine, Report.source_turn_id == turn_id).limit(1)
+    if (made_at := await session.scalar(earlier)) is not None:
+        # Our first COMMIT may have succeeded although its answer was lost.
+        return "stored" if attempt_number(session) > 1 and made_at == now else "again"
     if await count_rows(session, select(func.count(Report.id)).where(*mine, Report.created_at > now - WINDOW)) >= limit:
         return "too many"
     seal = codec(session).seal
