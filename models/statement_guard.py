@@ -38,8 +38,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Tables whose rows are parts of a row that is found before, and the columns that say of which."""
 
 _MAX_KNOWN = 4096
-_TABLE = r"\w+(?: AS \w+)?"
-_FROM = re.compile(rf"\b(?:FROM|JOIN|UPDATE) (?P<tables>{_TABLE}(?:, {_TABLE})*)")
+_TABLE = r"\w+\b(?!\.)(?: AS \w+)?"
+# The comma after a subquery may also be that of selected columns, which have a dot.
+_FROM = re.compile(rf"(?:\b(?:FROM|JOIN|UPDATE|USING)|\) AS \w+,) (?P<tables>{_TABLE}(?:, {_TABLE})*)")
 _INSERT = re.compile(r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\)")
 
 

@@ -412,6 +412,9 @@ class TestGuard:
         assert self.refuses(mine.join(Guild, Guild.id == Dialog.guild_id))
         assert self.refuses(select(Fact.id).where(Fact.guild_id.in_(select(Guild.id)), ours(Fact)))
         assert self.refuses(select(Dialog.id, Guild.id).where(ours(Dialog)))
+        found = select(Turn.id).where(Turn.id == 1).subquery()
+        assert self.refuses(select(found.c.id, Dialog.id))
+        assert not self.refuses(select(found.c.id, Dialog.id).where(ours(Dialog)))
         assert self.refuses(select(Turn.id).join(Dialog).where(Turn.id == 1))
         assert not self.refuses(select(Turn.id).join(Dialog).where(Turn.id == 1, ours(Dialog)))
 

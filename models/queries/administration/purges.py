@@ -138,14 +138,21 @@ async def due_purges(session: AsyncSession, *, now: datetime) -> tuple[DuePurge,
 
 
 @cross_tenant("cleanup of every guild")
+async def count_hidden(session: AsyncSession, *, purge: DuePurge) -> int:
+    """Count the rows that `delete_hidden` deletes of a due purge, itself included."""
+    hidden = select(Dialog.id).where(_hidden_by(purge))
+    turns = select(func.count(Turn.id)).where(Turn.dialog_id.in_(hidden))
+    dialogs = select(func.count(Dialog.id)).where(_hidden_by(purge))
+    return 1 + await count_rows(session, turns) + await count_rows(session, dialogs)
+
+
+@cross_tenant("cleanup of every guild")
 async def delete_hidden(session: AsyncSession, *, purge: DuePurge, now: datetime, limit: int) -> int:
     """Delete a batch of a due purge's turns, then its dialogs, then the purge itself; return the rows deleted."""
     due = select(Purge.id).where(ours(Purge), Purge.id == purge.purge_id, Purge.due_at <= now)
     if await session.scalar(due) is None:
         return 0
-    of_purge = (Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
-    hidden = select(Dialog.id).where(ours(Dialog), *of_purge)
-    ids = tuple(await session.scalars(hidden.limit(limit)))
+    ids = tuple(await session.scalars(select(Dialog.id).where(_hidden_by(purge)).limit(limit)))
     if not ids:
         return await _deleted(session, delete(Purge).where(ours(Purge), Purge.id == purge.purge_id))
     turns = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
@@ -153,6 +160,10 @@ async def delete_hidden(session: AsyncSession, *, purge: DuePurge, now: datetime
     if deleted < limit:
         deleted += await _deleted(session, delete(Dialog).where(ours(Dialog), Dialog.id.in_(ids)))
     return deleted
+
+
+def _hidden_by(purge: DuePurge) -> ColumnElement[bool]:
+    return and_(ours(Dialog), Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
 
 
 async def _deleted(session: AsyncSession, statement: Any) -> int:

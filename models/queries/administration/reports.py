@@ -168,6 +168,12 @@ async def set_report_channel(
 
 
 @cross_tenant("reports of every guild are kept for the same time")
+async def count_old_reports(session: AsyncSession, *, before: datetime) -> int:
+    """Count the reports that were made before a moment."""
+    return await count_rows(session, select(func.count(Report.id)).where(ours(Report), Report.created_at < before))
+
+
+@cross_tenant("reports of every guild are kept for the same time")
 async def delete_old_reports(session: AsyncSession, *, before: datetime, limit: int) -> int:
     """Delete a batch of the reports that were made before a moment; return how many."""
     old = select(Report.id).where(ours(Report), Report.created_at < before).limit(limit)
