@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from datetime import UTC, datetime
 
 from models.migrate import check_revision, downgrade, upgrade
-from tests.migrations.test_faces import contents, run
+from tests.migrations.rows import contents, run, stored_time
 
 BEFORE: str = importlib.import_module("migrations.versions.0012_blocks_and_reports").down_revision
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
 
 PARTS = (
     "turns", "turn_files", "turn_prompts", "reply_variants", "deliveries", "delivery_messages", "dialog_summaries",
@@ -37,7 +34,7 @@ def everything_of_dialog(dialog_id: int, at: str) -> tuple[str, ...]:
 
 def test_up_and_down_with_data(empty_url: str) -> None:
     upgrade(empty_url, BEFORE)
-    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+    at = stored_time(empty_url)
     run(
         empty_url,
         f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')",
