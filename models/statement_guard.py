@@ -1,8 +1,8 @@
 """Refuses a statement that could touch rows of another application: a query that forgot the condition never runs.
 
 Checks the text of each statement once. In it, every table whose rows belong to an application must be compared with one
-(`dialogs.application_id = …`), as often as the statement reads it; every other table must be found by the row that it
-is a part of. A row that was found before may be changed or deleted by its row id, which no other row has. Functions
+(`dialogs.application_id = …`), and every other table with the row that it is a part of, as often as the statement reads
+it. A row that was found before may be changed or deleted by its row id, which no other row has. Functions
 marked `@cross_application` are exempt. Knows the tables only by what the metadata say.
 """
 
@@ -91,7 +91,7 @@ class StatementGuard:
 
     def _is_limited(self, text: str, table: str, alias: str, times: int) -> bool:
         if table in PARTS:
-            return any(_num_comparisons(text, alias, column) for column in PARTS[table])
+            return sum(_num_comparisons(text, alias, column) for column in PARTS[table]) >= times
         if _num_comparisons(text, alias, "application_id") >= times:
             return True
         changed = text.split(" WHERE ")[0].split(" ")[:3]

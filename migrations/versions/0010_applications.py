@@ -201,7 +201,7 @@ def _delete_others(owner: int) -> None:
         "persona_pictures": ("persona_id", "personas"),
     }
     for table, (column, parent) in parts.items():
-        ids = sa.select(sa.column("id")).select_from(sa.table(parent)).where(theirs)
+        ids: sa.Select[int] = sa.select(sa.column("id", sa.BigInteger)).select_from(sa.table(parent)).where(theirs)
         op.execute(sa.delete(sa.table(table)).where(sa.column(column).in_(ids)))
     for table in reversed(KEYS):
         op.execute(sa.delete(sa.table(table)).where(theirs))
@@ -404,7 +404,7 @@ def _rebuild(table: str, change: Callable[[str], str], values: dict[str, str]) -
     connection.exec_driver_sql(f"CREATE TABLE new_{table} ({change(body)})")
     names = [row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info(new_{table})")]
     copy = sa.table(f"new_{table}", *map(sa.column, names))
-    taken = [sa.literal_column(values.get(name, name)) for name in names]
+    taken: list[sa.ColumnClause[object]] = [sa.literal_column(values.get(name, name)) for name in names]
     op.execute(copy.insert().from_select(names, sa.select(*taken).select_from(sa.table(table))))
     if "AUTOINCREMENT" in text.upper():  # the ids of deleted rows are not used again
         last_ids = sa.table("sqlite_sequence", sa.column("name"))

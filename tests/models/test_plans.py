@@ -47,8 +47,10 @@ PARTIAL = {
 def everything_allowed() -> Iterator[None]:
     """The guard knows no EXPLAIN."""
     crossing.set(True)
-    yield
-    crossing.set(False)
+    try:
+        yield
+    finally:
+        crossing.set(False)
 
 
 @contextmanager

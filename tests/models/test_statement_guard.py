@@ -57,6 +57,9 @@ class TestGuard:
         assert not self.refuses(select(found.c.id, Dialog.id).where(ours(Dialog)))
         assert self.refuses(select(Turn.id).join(Dialog).where(Turn.id == 1))
         assert not self.refuses(select(Turn.id).join(Dialog).where(Turn.id == 1, ours(Dialog)))
+        assert self.refuses(select(Dialog.id).where(ours(Dialog), Dialog.id.in_(select(Turn.dialog_id))))
+        both = select(Turn.id).where(Turn.id == 1, Turn.author_id.in_(select(Turn.author_id)))
+        assert self.refuses(both)
 
     def test_a_row_that_was_found_may_be_changed_by_its_id(self) -> None:
         assert not self.refuses(update(Dialog).where(Dialog.id == 1).values(name="x"))
