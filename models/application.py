@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, bindparam
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.util import AliasedClass
 
 TERMINAL = 0
 """The application of what is said in the terminal. Until a bot was started, everything belongs to it."""
@@ -41,7 +42,7 @@ THIS_APPLICATION = bindparam("this_application", callable_=current_application, 
 """The application of the transaction, as a parameter of a statement."""
 
 
-def ours(table: type[Any]) -> ColumnElement[bool]:
+def ours(table: type[Any] | AliasedClass[Any]) -> ColumnElement[bool]:
     """Return the condition that a row of the table, or of an alias of it, belongs to this application."""
     column: InstrumentedAttribute[int] = table.application_id
     return column == THIS_APPLICATION

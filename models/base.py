@@ -61,7 +61,7 @@ def application_column(*, primary_key: bool = False) -> MappedColumn[int]:
     """Return the column that says to which application a row belongs; an INSERT takes it from the transaction.
 
     It comes last in keys and in most indexes: nearly all rows have the same, so an index that begins with it finds
-    nothing. It comes first in indexes of few rows that are read as a whole.
+    nothing. It comes first in partial indexes, which are used for their condition.
     """
     return mapped_column(
         Snowflake,

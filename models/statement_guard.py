@@ -1,8 +1,8 @@
 """Refuses a statement that could touch rows of another application: a query that forgot the condition never runs.
 
 Checks the text of each statement once. In it, every table whose rows belong to an application must be compared with one
-(`dialogs.application_id = …`), as often as the statement reads it; every other table must be found by the row that it
-is a part of. A row that was found before may be changed or deleted by its row id, which no other row has. Functions
+(`dialogs.application_id = …`), and every other table with the row that it is a part of, as often as the statement reads
+it. A row that was found before may be changed or deleted by its row id, which no other row has. Functions
 marked `@cross_application` are exempt. Knows the tables only by what the metadata say.
 """
 
@@ -38,8 +38,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Tables whose rows are parts of a row that is found before, and the columns that say of which."""
 
 _MAX_KNOWN = 4096
-_TABLE = r"\w+(?: AS \w+)?"
-_FROM = re.compile(rf"\b(?:FROM|JOIN|UPDATE) (?P<tables>{_TABLE}(?:, {_TABLE})*)")
+_TABLE = r"\w+\b(?!\.)(?: AS \w+)?"
+# The comma after a subquery may also be that of selected columns, which have a dot.
+_FROM = re.compile(rf"(?:\b(?:FROM|JOIN|UPDATE|USING)|\) AS \w+,) (?P<tables>{_TABLE}(?:, {_TABLE})*)")
 _INSERT = re.compile(r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\)")
 
 
@@ -90,7 +91,7 @@ class StatementGuard:
 
     def _is_limited(self, text: str, table: str, alias: str, times: int) -> bool:
         if table in PARTS:
-            return any(_num_comparisons(text, alias, column) for column in PARTS[table])
+            return sum(_num_comparisons(text, alias, column) for column in PARTS[table]) >= times
         if _num_comparisons(text, alias, "application_id") >= times:
             return True
         changed = text.split(" WHERE ")[0].split(" ")[:3]

@@ -32,8 +32,8 @@ from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models.database import Database, Session
+from models.queries import edit_persona, get_persona
 from models.queries.tenants.persona_cards import import_persona, stored_card
-from models.queries.tenants.personas import edit_persona, get_persona
 from models.types import DialogKey, PersonaInfo, StoredCard
 
 CardFormat = Literal["png", "json"]

@@ -21,7 +21,7 @@ from models.maintenance.vacuum import release_space
 from models.queries import inspection
 from models.queries.deletion import purge
 from models.queries.privacy import erasure, export, holdings, opt_outs
-from models.queries.tenants import guilds, settings
+from models.queries.tenants import audit, guilds
 from models.types import DIRECT_MESSAGES, DialogKey
 
 BATCH = 200
@@ -155,7 +155,7 @@ class PrivacyService:
     ) -> Receipt:
         receipt = Receipt(secrets.token_hex(6), datetime.now(UTC), counts)
         async with self._database.write() as session:
-            await settings.record_receipt(
+            await audit.record_receipt(
                 session,
                 guild_id=guild_id,
                 actor_id=actor_id,

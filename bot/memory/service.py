@@ -19,7 +19,7 @@ from models.database import Database
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries
 from models.queries.memory.forgetting import forget_before
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DIRECT_MESSAGES, DialogKey, MemoryFact, PromptUsed, Summary
 
 

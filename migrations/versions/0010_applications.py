@@ -81,6 +81,9 @@ COMMENTS = {
     ("users", None): ("People the bot has talked with", "People a bot has talked with"),
     ("bound_threads", "creator_id"): ("Who asked for it", "Who asked for it; NULL once that person was deleted"),
     ("audit_log", "target_id"): ("Whom it was done to", "Whom it was done to; NULL once that person was deleted"),
+    ("member_settings", None): ("What a member chose for this guild, and whether an admin has blocked them",
+                                "What a member chose for this guild"),
+    ("dialogs", "end_reason"): ("reset, idle or removed", "Why it ended, such as reset or idle"),
 }  # fmt: skip
 # Indexes: table, name, columns before and after, unique, condition on both databases.
 INDEXES = [
@@ -186,7 +189,7 @@ def downgrade() -> None:
 
 def _delete_others(owner: int) -> None:
     """Delete the rows of other applications, children first; SQLite deletes no children by itself here."""
-    others = f"<> {owner}"
+    theirs = sa.column(COLUMN, sa.BigInteger()) != owner
     parts = {
         "delivery_messages": ("delivery_id", "deliveries"),
         "turn_files": ("turn_id", "turns"),
@@ -198,10 +201,10 @@ def _delete_others(owner: int) -> None:
         "persona_pictures": ("persona_id", "personas"),
     }
     for table, (column, parent) in parts.items():
-        theirs = f"SELECT id FROM {parent} WHERE application_id {others}"  # noqa: S608 - constants of this file
-        op.execute(f"DELETE FROM {table} WHERE {column} IN ({theirs})")  # noqa: S608
+        ids: sa.Select[int] = sa.select(sa.column("id", sa.BigInteger)).select_from(sa.table(parent)).where(theirs)
+        op.execute(sa.delete(sa.table(table)).where(sa.column(column).in_(ids)))
     for table in reversed(KEYS):
-        op.execute(f"DELETE FROM {table} WHERE application_id {others}")  # noqa: S608
+        op.execute(sa.delete(sa.table(table)).where(theirs))
 
 
 def _is_sqlite() -> bool:
@@ -400,11 +403,13 @@ def _rebuild(table: str, change: Callable[[str], str], values: dict[str, str]) -
     body = text.partition("(")[2].rpartition(")")[0]
     connection.exec_driver_sql(f"CREATE TABLE new_{table} ({change(body)})")
     names = [row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info(new_{table})")]
-    taken = ", ".join(values.get(name, name) for name in names)
-    op.execute(f"INSERT INTO new_{table} ({', '.join(names)}) SELECT {taken} FROM {table}")  # noqa: S608
+    copy = sa.table(f"new_{table}", *map(sa.column, names))
+    taken: list[sa.ColumnClause[object]] = [sa.literal_column(values.get(name, name)) for name in names]
+    op.execute(copy.insert().from_select(names, sa.select(*taken).select_from(sa.table(table))))
     if "AUTOINCREMENT" in text.upper():  # the ids of deleted rows are not used again
-        op.execute(f"DELETE FROM sqlite_sequence WHERE name = 'new_{table}'")  # noqa: S608
-        op.execute(f"UPDATE sqlite_sequence SET name = 'new_{table}' WHERE name = '{table}'")  # noqa: S608
+        last_ids = sa.table("sqlite_sequence", sa.column("name"))
+        op.execute(last_ids.delete().where(last_ids.c.name == copy.name))
+        op.execute(last_ids.update().where(last_ids.c.name == table).values(name=copy.name))
     op.drop_table(table)
     op.rename_table(f"new_{table}", table)
     for index in indexes:

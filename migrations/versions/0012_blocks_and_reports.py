@@ -34,12 +34,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A block has neither end nor reason again. Reports are lost; what was to be deleted soon is deleted now."""
+    """A block that holds has neither end nor reason again. Reports are lost; what is hidden is deleted now."""
     op.drop_index("ix_dialogs_guild_active", table_name="dialogs")
     op.drop_index("ix_daily_usage_guild_day", table_name="daily_usage")
     for table in ("report_channels", "report_speakers", "reports"):
         op.drop_table(table)
-    op.execute("DELETE FROM dialogs WHERE purge_id IS NOT NULL")
+    _delete_hidden()
     op.drop_index("ix_dialogs_purge_id", table_name="dialogs")
     op.execute("ALTER TABLE dialogs DROP COLUMN purge_id")
     op.drop_table("purges")
@@ -48,9 +48,33 @@ def downgrade() -> None:
         "INSERT INTO member_settings (guild_id, user_id, updated_at, blocked_at, application_id) "
         "SELECT guild_id, user_id, blocked_at, blocked_at, application_id FROM member_blocks "
         "WHERE (user_id, application_id) IN (SELECT id, application_id FROM users) "
+        "AND (until IS NULL OR until > CURRENT_TIMESTAMP) "
         "ON CONFLICT (guild_id, user_id, application_id) DO UPDATE SET blocked_at = excluded.blocked_at"
     )
     op.drop_table("member_blocks")
+
+
+def _delete_hidden() -> None:
+    """Delete hidden conversations, children first: SQLite deletes no children by itself here."""
+    dialogs = _ids("dialogs", sa.column("purge_id").is_not(None))
+    turns = _ids("turns", sa.column("dialog_id").in_(dialogs))
+    deliveries = _ids("deliveries", sa.column("turn_id").in_(turns))
+    for table, column, rows in (
+        ("delivery_messages", "delivery_id", deliveries),
+        ("deliveries", "turn_id", turns),
+        ("turn_files", "turn_id", turns),
+        ("turn_prompts", "turn_id", turns),
+        ("reply_variants", "turn_id", turns),
+        ("turns", "dialog_id", dialogs),
+        ("dialog_summaries", "dialog_id", dialogs),
+        ("memory_work", "dialog_id", dialogs),
+        ("dialogs", "id", dialogs),
+    ):
+        op.execute(sa.delete(sa.table(table)).where(sa.column(column).in_(rows)))
+
+
+def _ids(table: str, condition: sa.ColumnElement[bool]) -> sa.Select[int]:
+    return sa.select(sa.column("id", ROW_ID)).select_from(sa.table(table)).where(condition)
 
 
 def _create_blocks() -> None:
@@ -70,7 +94,7 @@ def _create_blocks() -> None:
             comment="What the admin wrote, which the member reads; sealed when encryption is on",
         ),
         _application(),
-        _belongs_to_guild("member_blocks"),
+        _belongs_to("member_blocks", "guild_id", "guilds"),
         sa.PrimaryKeyConstraint("guild_id", "user_id", "application_id", name="pk_member_blocks"),
         comment="Members who may not talk with me in a guild; outlives the deletion of their data",
     )
@@ -85,7 +109,7 @@ def _create_purges() -> None:
         sa.Column("requested_at", TIME, nullable=False, comment="When an admin asked for it"),
         sa.Column("due_at", TIME, nullable=False, comment="When the conversations are deleted"),
         _application(),
-        _belongs_to_guild("purges"),
+        _belongs_to("purges", "guild_id", "guilds"),
         sa.PrimaryKeyConstraint("id", name="pk_purges"),
         comment="Deletions of conversations that can still be taken back",
         sqlite_autoincrement=True,
@@ -124,8 +148,8 @@ def _create_reports() -> None:
         sa.Column("closed_at", TIME, nullable=True, comment="When an admin closed it; NULL while open"),
         sa.Column("closed_by", SNOWFLAKE, nullable=True, comment="Who closed it; NULL once that person was deleted"),
         _application(),
-        _belongs_to_guild("reports"),
-        _belongs_to_user("reports", "author_id"),
+        _belongs_to("reports", "guild_id", "guilds"),
+        _belongs_to("reports", "author_id", "users"),
         sa.PrimaryKeyConstraint("id", name="pk_reports"),
         comment="Answers of mine that members reported, kept for the admins",
         sqlite_autoincrement=True,
@@ -154,7 +178,7 @@ def _create_reports() -> None:
         sa.Column("guild_id", SNOWFLAKE, autoincrement=False, nullable=False, comment="Guild"),
         sa.Column("channel_id", SNOWFLAKE, nullable=False, comment="Channel or thread"),
         _application(),
-        _belongs_to_guild("report_channels"),
+        _belongs_to("report_channels", "guild_id", "guilds"),
         sa.PrimaryKeyConstraint("guild_id", "application_id", name="pk_report_channels"),
         comment="Where admins read that an answer was reported; never what it says",
     )
@@ -170,14 +194,6 @@ def _application() -> sa.Column[int]:
     return sa.Column(
         "application_id", SNOWFLAKE, server_default="0", autoincrement=False, nullable=False, comment=comment
     )
-
-
-def _belongs_to_guild(table: str) -> sa.ForeignKeyConstraint:
-    return _belongs_to(table, "guild_id", "guilds")
-
-
-def _belongs_to_user(table: str, column: str) -> sa.ForeignKeyConstraint:
-    return _belongs_to(table, column, "users")
 
 
 def _belongs_to(table: str, column: str, parent: str) -> sa.ForeignKeyConstraint:

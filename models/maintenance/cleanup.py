@@ -61,11 +61,11 @@ class CleanupReport:
         return tuple((field.name, getattr(self, field.name)) for field in fields(self))
 
 
-def summed(reports: Iterable[CleanupReport]) -> CleanupReport:
+def summed(runs: Iterable[CleanupReport]) -> CleanupReport:
     """Return one report of several runs, each for another application."""
     total = CleanupReport()
-    for report in reports:
-        for name, value in report.rows():
+    for run in runs:
+        for name, value in run.rows():
             before = getattr(total, name)
             setattr(total, name, max(before, value) if name == "longest_lock_ms" else before + value)
     return total
@@ -99,6 +99,9 @@ async def preview(database: Database, *, limits: RetentionLimits, now: datetime)
         for rule in rules:
             report.purged_old_turns += len(await retention.expired_turns(session, rule=rule, limit=1_000_000))
         report.purged_facts = await retention.count_expired_facts(session, rules=rules)
+        for due in await purges.due_purges(session, now=now):
+            report.purged_by_admins += await purges.count_hidden(session, purge=due)
+        report.purged_reports = await reports.count_old_reports(session, before=retention.cutoff(now, limits.reports))
         report.purged_guilds = len(await purge.removed_guilds(session, limits=limits, now=now))
     return report
 

@@ -20,39 +20,28 @@ from models.queries.dialogs.variants import (
 )
 from models.queries.replies.deliveries import close_deliveries
 from models.queries.replies.recovery import interrupt_dead_turns
+from models.queries.tenants.audit import audit_log, record_audit
+from models.queries.tenants.guild_settings import change_guild_settings, guild_settings, set_guild_settings
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.queries.tenants.member_settings import change_member_settings, member_settings, set_member_settings
 from models.queries.tenants.persona_assignments import (
     assigned_persona,
     assignments_of,
     effective_persona,
     persona_levels,
 )
-from models.queries.tenants.persona_setting import assign_persona, clear_persona, set_persona
-from models.queries.tenants.personas import (
+from models.queries.tenants.persona_changes import (
     create_persona,
     delete_persona,
     edit_persona,
-    find_persona,
-    get_persona,
-    latest_persona,
-    persona_versions,
-    personas_of,
     rate_persona,
     rename_persona,
     rollback_persona,
     tag_persona,
 )
+from models.queries.tenants.persona_setting import assign_persona, clear_persona, set_persona
+from models.queries.tenants.personas import find_persona, get_persona, latest_persona, persona_versions, personas_of
 from models.queries.tenants.policy import usage
-from models.queries.tenants.settings import (
-    audit_log,
-    change_guild_settings,
-    change_member_settings,
-    guild_settings,
-    member_settings,
-    record_audit,
-    set_guild_settings,
-    set_member_settings,
-)
 
 __all__ = [
     "assign_persona",

@@ -13,8 +13,6 @@ from models.queries.scope import cross_application
 from models.statement_guard import SHARED_BY_ALL
 from models.tables import Base, Delivery, DiscordApplication, Guild, User
 
-_NOT_COPIED = {"application_id"}
-
 
 @cross_application("the operator's overview")
 async def applications(session: AsyncSession) -> tuple[int, ...]:
@@ -78,13 +76,16 @@ async def _move_rows(session: AsyncSession, source: int, target: int) -> None:
 
     Rows that others refer to by their application are copied first and deleted last, so that no reference breaks.
     """
-    tables = [each for each in Base.metadata.sorted_tables if "application_id" in each.c]
-    tables = [each for each in tables if each.name not in SHARED_BY_ALL]
+    tables = [
+        table
+        for table in Base.metadata.sorted_tables
+        if "application_id" in table.c and table.name not in SHARED_BY_ALL
+    ]
     referred = {key.referred_table for table in tables for key in table.foreign_key_constraints if len(key.columns) > 1}
     for table in tables:
         of_source = table.c.application_id == source
         if table in referred:
-            names = [column.name for column in table.columns if column.name not in _NOT_COPIED]
+            names = [column.name for column in table.columns if column.name != "application_id"]
             rows = select(*(table.c[name] for name in names), literal(target)).where(of_source)
             await session.execute(table.insert().from_select([*names, "application_id"], rows, include_defaults=False))
         else:

@@ -1,6 +1,6 @@
-"""Shared by the query modules: the session's codec and attempt number, the key filter, inserts that skip conflicts.
+"""Shared by the query modules: the session's codec and attempt number, the key filter, inserts and upserts, pages.
 
-Building a statement costs several times as much as running it. What every message runs is therefore built once, at
+Building a statement can take longer than running it. What every message runs is therefore built once, at
 module level or in a cached function of the dialect, with `bindparam`s for what differs; `rows_of` or `change` runs it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.application import ours
@@ -29,6 +30,7 @@ from models.tables import Base, Dialog, Guild, User
 from models.types import DialogKey
 
 Columns = TypeVarTuple("Columns")
+T = TypeVar("T")
 
 
 def codec(session: AsyncSession) -> TextCodec:
@@ -120,6 +122,32 @@ def _insert_if_absent(on: str, table: type[Base]) -> TypedReturnsRows[int]:
 async def insert_if_absent(session: AsyncSession, table: type[Base], **values: Any) -> bool:
     """Insert a row, or do nothing on a conflict. True if it was inserted."""
     return (await rows_of(session, _insert_if_absent(dialect(session), table), values)).first() is not None
+
+
+async def upsert(session: AsyncSession, table: type[Base], identity: dict[str, int], values: dict[str, Any]) -> None:
+    """Insert the row with this primary key, of which `identity` has all but the application, or update it.
+
+    The session does not learn of it: `session.get` needs `populate_existing`.
+    """
+    put = insert(session, table).values(**identity, **values)
+    await session.execute(put.on_conflict_do_update(index_elements=[*identity, "application_id"], set_=values))
+
+
+async def page_of(
+    session: AsyncSession,
+    rows: Select[T],
+    row_id: InstrumentedAttribute[int],
+    *,
+    before: int | None,
+    after: int | None,
+    limit: int,
+) -> list[T]:
+    """Return rows, newest first: the last ones, those before the id `before`, or the first after the id `after`."""
+    if after is not None:
+        page = (await session.scalars(rows.where(row_id > after).order_by(row_id).limit(limit))).all()
+        return [*reversed(page)]
+    older = rows if before is None else rows.where(row_id < before)
+    return [*await session.scalars(older.order_by(row_id.desc()).limit(limit))]
 
 
 async def count_rows(session: AsyncSession, statement: Select[Any]) -> int:

@@ -156,7 +156,7 @@ async def shared_dialog_lines(
     session: AsyncSession, *, author_id: int, guild_id: int | None = None
 ) -> tuple[DialogLine, ...]:
     """Return the shared dialogs in which this person wrote something."""
-    wrote = select(Turn.dialog_id).where(Turn.author_id == author_id)
+    wrote = select(Turn.dialog_id).where(ours(Turn), Turn.author_id == author_id)
     lines = _dialog_lines().where(Dialog.user_id == EVERYBODY, Dialog.id.in_(wrote))
     if guild_id is not None:
         lines = lines.where(Dialog.guild_id == guild_id)

@@ -65,7 +65,7 @@ class Dialog(Base):
     ended_at: Mapped[datetime | None] = mapped_column(
         UTCDateTime, comment="NULL while open; retention counts from here"
     )
-    end_reason: Mapped[str | None] = mapped_column(Text, comment="reset, idle or removed")
+    end_reason: Mapped[str | None] = mapped_column(Text, comment="Why it ended, such as reset or idle")
     parked_at: Mapped[datetime | None] = mapped_column(
         UTCDateTime, comment="When another conversation of this key took its place; NULL while it is the one in use"
     )

@@ -227,7 +227,7 @@ class MemberSettingsRow(Base):
             sqlite_where=_SHORTENED,
             postgresql_where=_SHORTENED,
         ),
-        {"comment": "What a member chose for this guild, and whether an admin has blocked them"},
+        {"comment": "What a member chose for this guild"},
     )
 
     guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")

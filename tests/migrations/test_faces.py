@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from datetime import UTC, datetime
 
-from sqlalchemy import text
-
-from models.engines import sync_engine
 from models.migrate import check_revision, downgrade, upgrade
-from models.urls import sync_url
+from tests.migrations.rows import contents, run, stored_time
 
 BEFORE: str = importlib.import_module("migrations.versions.0007_faces_and_scenes").down_revision
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
-
-def run(url: str, *statements: str) -> None:
-    engine = sync_engine(sync_url(url))
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
-def contents(url: str, table: str) -> list[dict[str, object]]:
-    engine = sync_engine(sync_url(url), writer=False)
-    with engine.connect() as connection:
-        found = [dict(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()]
-    engine.dispose()
-    return found
 
 
 def test_up_and_down_with_data(empty_url: str) -> None:
     upgrade(empty_url, BEFORE)
-    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+    at = stored_time(empty_url)
     true = "1" if empty_url.startswith("sqlite") else "true"
     run(
         empty_url,

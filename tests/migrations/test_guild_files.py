@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 
 from models.migrate import check_revision, downgrade, upgrade
-from tests.migrations.test_faces import contents, run
-from tests.migrations.test_forgotten_at import NOW
+from tests.migrations.rows import contents, run, stored_time
 
 BEFORE: str = importlib.import_module("migrations.versions.0011_guild_settings_of_admins").down_revision
 
@@ -14,7 +13,7 @@ BEFORE: str = importlib.import_module("migrations.versions.0011_guild_settings_o
 def test_up_and_down_with_data(empty_url: str) -> None:
     upgrade(empty_url, BEFORE)
     sqlite = empty_url.startswith("sqlite")
-    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if sqlite else NOW.isoformat()
+    at = stored_time(empty_url)
     run(
         empty_url,
         f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')",

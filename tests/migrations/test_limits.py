@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from datetime import UTC, datetime
 
 from models.migrate import check_revision, downgrade, upgrade
-from tests.migrations.test_faces import contents, run
+from tests.migrations.rows import contents, run, stored_time
 
 BEFORE: str = importlib.import_module("migrations.versions.0013_limits_and_filters").down_revision
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 def test_up_and_down_with_data(empty_url: str) -> None:
     upgrade(empty_url, BEFORE)
-    sqlite = empty_url.startswith("sqlite")
-    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if sqlite else NOW.isoformat()
+    at = stored_time(empty_url)
     run(
         empty_url,
         f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')",

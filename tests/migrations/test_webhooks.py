@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -12,10 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from models.engines import sync_engine
 from models.migrate import check_revision, downgrade, upgrade
 from models.urls import sync_url
-from tests.migrations.test_faces import contents, run
+from tests.migrations.rows import contents, run, stored_time
 
 BEFORE: str = importlib.import_module("migrations.versions.0008_webhooks").down_revision
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 def refuses(url: str, statement: str) -> None:
@@ -27,7 +25,7 @@ def refuses(url: str, statement: str) -> None:
 
 def test_up_and_down_with_data(empty_url: str) -> None:
     upgrade(empty_url, BEFORE)
-    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+    at = stored_time(empty_url)
     false = "0" if empty_url.startswith("sqlite") else "false"
     run(
         empty_url,

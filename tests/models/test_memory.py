@@ -17,7 +17,7 @@ from models.queries.dialogs.conversations import leave_dialog
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries, work
 from models.queries.memory.forgetting import forget_before
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, GuildSettings, MemberSettings, Place, PromptRecord, Summary
 from tests.bot.stored_turns import add_turn, turn_result
 

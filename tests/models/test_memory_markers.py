@@ -10,7 +10,7 @@ from models import queries
 from models.database import Database
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries, work
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, GuildSettings, PromptRecord
 from tests.bot.stored_turns import add_turn, turn_result
 

@@ -11,7 +11,8 @@ import pytest
 from models import queries
 from models.database import Database
 from models.errors import PersonaLibraryFull, PersonaNameTaken
-from models.queries.tenants.personas import KEPT_VERSIONS, name_key
+from models.queries.tenants.persona_changes import KEPT_VERSIONS
+from models.queries.tenants.personas import name_key
 from models.tables import TurnPrompt
 from models.types import NO_PLACE, DialogKey, PersonaInfo, PersonaScope, StoredLevel, TurnResult
 

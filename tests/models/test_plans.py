@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
-from models.queries.administration import audit, blocks, figures, members, purges, reports
+from models.queries.administration import blocks, figures, members, purges, reports
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.conversations import (
     conversations,
@@ -26,7 +26,7 @@ from models.queries.dialogs.exchanges import count_exchanges, dialog_head, excha
 from models.queries.dialogs.resets import end_dialogs_everywhere
 from models.queries.memory import facts, summaries, work
 from models.queries.replies import unfinished_deliveries
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.statement_guard import crossing
 from models.tables import Base
 from models.types import DialogKey, DuePurge, GuildSettings, PersonaScope, PurgeScope, ReportedAnswer, TurnResult
@@ -47,8 +47,10 @@ PARTIAL = {
 def everything_allowed() -> Iterator[None]:
     """The guard knows no EXPLAIN."""
     crossing.set(True)
-    yield
-    crossing.set(False)
+    try:
+        yield
+    finally:
+        crossing.set(False)
 
 
 @contextmanager
@@ -191,8 +193,8 @@ async def test_what_admins_read_and_do_scans_no_large_table(database: Database) 
             assert (await members.member_overview(session, key=KEY, days=30, now=NOW)).messages == 1
             await members.pending_questions(session, key=KEY)
             await blocks.blocks_of_guild(session, key=KEY, now=NOW)
-            assert len(await audit.audit_page(session, key=KEY, actions="member", before=99, limit=5)) == 1
-            await audit.audit_page(session, key=KEY, member_id=7, after=0, limit=5)
+            assert len(await queries.audit_log(session, key=KEY, actions="member", before=99, limit=5)) == 1
+            await queries.audit_log(session, key=KEY, member_id=7, after=0, limit=5)
             assert await reports.reports(session, key=KEY, before=99, limit=5)
             await reports.count_reports(session, key=KEY)
             await purges.count_purge(session, key=KEY, scope=scope)

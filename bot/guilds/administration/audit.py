@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.storage import translate_database_errors
 from models.database import Database
-from models.queries.administration.audit import audit_page
+from models.queries import audit_log
 from models.queries.administration.figures import persona_names
 from models.types import AuditRecord, DialogKey
 
@@ -42,7 +42,7 @@ class AuditLog:
         """Entries of the key's guild, newest first."""
         with translate_database_errors():
             async with self._database.read() as session:
-                return await audit_page(
+                return await audit_log(
                     session,
                     key=key,
                     actions=wanted.actions,

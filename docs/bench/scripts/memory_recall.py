@@ -28,7 +28,7 @@ from models import queries
 from models.database import Database
 from models.migrate import upgrade
 from models.queries.memory import facts, summaries, work
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, TurnResult
 
 KEY = DialogKey(0, 7)

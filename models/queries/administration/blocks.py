@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import current_application, ours
-from models.queries.common import codec, insert, num_deleted
+from models.queries.common import codec, num_deleted, upsert
 from models.queries.scope import cross_tenant
-from models.queries.tenants.settings import record_audit
+from models.queries.tenants.audit import record_audit
 from models.tables import MemberBlock
 from models.types import Block, DialogKey
 
@@ -77,28 +77,19 @@ async def block_member(
         "blocked_by": actor_id,
         "reason": None if reason is None else codec(session).seal(reason),
     }
-    statement = insert(session, MemberBlock).values(guild_id=key.guild_id, user_id=key.user_id, **values)
-    identity = ["guild_id", "user_id", "application_id"]
-    await session.execute(statement.on_conflict_do_update(index_elements=identity, set_=values))
+    await upsert(session, MemberBlock, {"guild_id": key.guild_id, "user_id": key.user_id}, values)
     return True
 
 
 @cross_tenant("cleanup of every guild")
 async def delete_ended_blocks(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Delete a batch of the blocks that have ended; return how many."""
-    ended = (
-        select(MemberBlock.guild_id, MemberBlock.user_id).where(ours(MemberBlock), MemberBlock.until < now).limit(limit)
-    )
-    deleted = 0
-    for guild_id, user_id in (await session.execute(ended)).all():
-        gone = delete(MemberBlock).where(
-            ours(MemberBlock),
-            MemberBlock.guild_id == guild_id,
-            MemberBlock.user_id == user_id,
-            MemberBlock.until < now,
-        )
-        deleted += num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
-    return deleted
+    member = (MemberBlock.guild_id, MemberBlock.user_id)
+    ended = (ours(MemberBlock), MemberBlock.until < now)
+    batch = tuple_(*member).in_(select(*member).where(*ended).limit(limit))
+    # `ended` once more: one of them may have been blocked anew meanwhile.
+    gone = delete(MemberBlock).where(*ended, batch).execution_options(synchronize_session=False)
+    return num_deleted(await session.execute(gone))
 
 
 def _block(session: AsyncSession, row: MemberBlock) -> Block:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from models.application import ours
 from models.base import UTCDateTime
@@ -137,14 +138,21 @@ async def due_purges(session: AsyncSession, *, now: datetime) -> tuple[DuePurge,
 
 
 @cross_tenant("cleanup of every guild")
+async def count_hidden(session: AsyncSession, *, purge: DuePurge) -> int:
+    """Count the rows that `delete_hidden` deletes of a due purge, itself included."""
+    hidden = select(Dialog.id).where(_hidden_by(purge))
+    turns = select(func.count(Turn.id)).where(Turn.dialog_id.in_(hidden))
+    dialogs = select(func.count(Dialog.id)).where(_hidden_by(purge))
+    return 1 + await count_rows(session, turns) + await count_rows(session, dialogs)
+
+
+@cross_tenant("cleanup of every guild")
 async def delete_hidden(session: AsyncSession, *, purge: DuePurge, now: datetime, limit: int) -> int:
     """Delete a batch of a due purge's turns, then its dialogs, then the purge itself; return the rows deleted."""
     due = select(Purge.id).where(ours(Purge), Purge.id == purge.purge_id, Purge.due_at <= now)
     if await session.scalar(due) is None:
         return 0
-    of_purge = (Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
-    hidden = select(Dialog.id).where(ours(Dialog), *of_purge)
-    ids = tuple(await session.scalars(hidden.limit(limit)))
+    ids = tuple(await session.scalars(select(Dialog.id).where(_hidden_by(purge)).limit(limit)))
     if not ids:
         return await _deleted(session, delete(Purge).where(ours(Purge), Purge.id == purge.purge_id))
     turns = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
@@ -154,35 +162,42 @@ async def delete_hidden(session: AsyncSession, *, purge: DuePurge, now: datetime
     return deleted
 
 
+def _hidden_by(purge: DuePurge) -> ColumnElement[bool]:
+    return and_(ours(Dialog), Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
+
+
 async def _deleted(session: AsyncSession, statement: Any) -> int:
     return num_deleted(await session.execute(statement.execution_options(synchronize_session=False)))
 
 
 def _dialogs(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
     """Return the condition that a Dialog is meant. Of a member: those that are theirs alone."""
-    meant = [ours(Dialog), Dialog.guild_id == key.guild_id, Dialog.purge_id.is_(None)]
-    meant.append(Dialog.opened_at <= scope.counted_at)
-    if scope.member_id is not None:
-        meant.append(Dialog.user_id == scope.member_id)
-    if scope.older_than is not None:
-        meant.append(Dialog.last_active_at < scope.older_than)
-    return and_(*meant)
+    meant = _meant(key, scope, member=Dialog.user_id, begun=Dialog.opened_at, used=Dialog.last_active_at)
+    return and_(meant, Dialog.purge_id.is_(None))
 
 
 def _facts(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
-    meant = [ours(Fact), Fact.guild_id == key.guild_id, Fact.created_at <= scope.counted_at]
-    if scope.member_id is not None:
-        meant.append(Fact.user_id == scope.member_id)
-    if scope.older_than is not None:
-        meant.append(Fact.last_used_at < scope.older_than)
-    return and_(*meant)
+    return _meant(key, scope, member=Fact.user_id, begun=Fact.created_at, used=Fact.last_used_at)
 
 
 def _personas(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
     """Return the condition that a Persona is meant: the guild's and its members' own ones, or one member's own."""
-    meant = [ours(Persona), Persona.guild_id == key.guild_id, Persona.created_at <= scope.counted_at]
+    return _meant(key, scope, member=Persona.owner_id, begun=Persona.created_at, used=Persona.updated_at)
+
+
+def _meant(
+    key: DialogKey,
+    scope: PurgeScope,
+    *,
+    member: InstrumentedAttribute[Any],
+    begun: InstrumentedAttribute[datetime],
+    used: InstrumentedAttribute[datetime],
+) -> ColumnElement[bool]:
+    """Return the condition of a scope on a table with these columns."""
+    table = begun.class_
+    meant = [ours(table), table.guild_id == key.guild_id, begun <= scope.counted_at]
     if scope.member_id is not None:
-        meant.append(Persona.owner_id == scope.member_id)
+        meant.append(member == scope.member_id)
     if scope.older_than is not None:
-        meant.append(Persona.updated_at < scope.older_than)
+        meant.append(used < scope.older_than)
     return and_(*meant)

@@ -13,10 +13,20 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
-from models.queries.common import codec, count_rows, ensure_guild, ensure_user, insert, num_deleted
+from models.queries.common import (
+    attempt_number,
+    codec,
+    count_rows,
+    ensure_guild,
+    ensure_user,
+    num_deleted,
+    page_of,
+    upsert,
+)
+from models.queries.privacy.opt_outs import has_opted_out
 from models.queries.scope import cross_tenant
-from models.queries.tenants.settings import record_audit
-from models.tables import Dialog, OptOut, Report, ReportChannel, ReportSpeaker, Turn
+from models.queries.tenants.audit import record_audit
+from models.tables import Dialog, Report, ReportChannel, ReportSpeaker, Turn
 from models.types import DialogKey, ReportDetails, ReportedAnswer, ReportLine, ReportOutcome
 
 WINDOW = timedelta(days=1)
@@ -35,7 +45,7 @@ async def add_report(
     now: datetime,
 ) -> ReportOutcome:
     """Store the key's member's report of a turn of the key's guild. `limit`: reports of a member within WINDOW."""
-    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
+    if await has_opted_out(session, key=key):
         return "opted out"
     turn = (
         await session.execute(
@@ -50,8 +60,10 @@ async def add_report(
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
     mine = (ours(Report), Report.reporter_id == key.user_id, Report.guild_id == key.guild_id)
-    if await session.scalar(select(Report.id).where(*mine, Report.source_turn_id == turn_id).limit(1)) is not None:
-        return "again"
+    earlier = select(Report.created_at).where(*mine, Report.source_turn_id == turn_id).limit(1)
+    if (made_at := await session.scalar(earlier)) is not None:
+        # Our first COMMIT may have succeeded although its answer was lost.
+        return "stored" if attempt_number(session) > 1 and made_at == now else "again"
     if await count_rows(session, select(func.count(Report.id)).where(*mine, Report.created_at > now - WINDOW)) >= limit:
         return "too many"
     seal = codec(session).seal
@@ -80,13 +92,8 @@ async def reports(
 ) -> tuple[ReportLine, ...]:
     """Return reports of the key's guild, newest first: the last ones, those before one, or the first after one."""
     mine = select(Report).where(ours(Report), Report.guild_id == key.guild_id)
-    if after is not None:
-        rows = list(await session.scalars(mine.where(Report.id > after).order_by(Report.id).limit(limit)))
-        rows.reverse()
-    else:
-        older = mine if before is None else mine.where(Report.id < before)
-        rows = list(await session.scalars(older.order_by(Report.id.desc()).limit(limit)))
-    return tuple(_line(session, row) for row in rows)
+    page = await page_of(session, mine, Report.id, before=before, after=after, limit=limit)
+    return tuple(_line(session, row) for row in page)
 
 
 async def count_reports(session: AsyncSession, *, key: DialogKey) -> tuple[int, int]:
@@ -154,12 +161,16 @@ async def set_report_channel(
     if channel_id is None:
         await session.execute(delete(ReportChannel).where(ours(ReportChannel), ReportChannel.guild_id == key.guild_id))
     else:
-        put = insert(session, ReportChannel).values(guild_id=key.guild_id, channel_id=channel_id)
-        identity = ["guild_id", "application_id"]
-        await session.execute(put.on_conflict_do_update(index_elements=identity, set_={"channel_id": channel_id}))
+        await upsert(session, ReportChannel, {"guild_id": key.guild_id}, {"channel_id": channel_id})
     await record_audit(
         session, key=key, actor_id=actor_id, action="report.channel", details={"channel": channel_id}, now=now
     )
+
+
+@cross_tenant("reports of every guild are kept for the same time")
+async def count_old_reports(session: AsyncSession, *, before: datetime) -> int:
+    """Count the reports that were made before a moment."""
+    return await count_rows(session, select(func.count(Report.id)).where(ours(Report), Report.created_at < before))
 
 
 @cross_tenant("reports of every guild are kept for the same time")

@@ -18,6 +18,7 @@ from models.queries.deletion.retention import RetentionLimits, cutoff
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
+    Base,
     BoundThread,
     DailyUsage,
     Dialog,
@@ -53,39 +54,27 @@ async def removed_guilds(session: AsyncSession, *, limits: RetentionLimits, now:
 async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> int:
     """Delete a batch of the guild's rows, its row in `guilds` last; 0 when nothing is left.
 
-    Settings, channels, roles and blocks are deleted with that row, by cascade.
+    What the guild chose, its blocks and its purges are deleted with that row, by cascade.
     """
     dialogs = select(Dialog.id).where(ours(Dialog), Dialog.guild_id == guild_id)
-    batches: list[tuple[Any, Any]] = [
-        (Turn.id, select(Turn.id).where(Turn.dialog_id.in_(dialogs))),
-        (Dialog.id, dialogs),
-        (Persona.id, select(Persona.id).where(ours(Persona), Persona.guild_id == guild_id)),
-        (Fact.id, select(Fact.id).where(ours(Fact), Fact.guild_id == guild_id)),
-        (Report.id, select(Report.id).where(ours(Report), Report.guild_id == guild_id)),
-        (AuditEntry.id, select(AuditEntry.id).where(ours(AuditEntry), AuditEntry.guild_id == guild_id)),
-        (
-            tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day),
-            select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(
-                ours(DailyUsage), DailyUsage.guild_id == guild_id
-            ),
-        ),
-        (
-            tuple_(MemberSettingsRow.guild_id, MemberSettingsRow.user_id),
-            select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(
-                ours(MemberSettingsRow), MemberSettingsRow.guild_id == guild_id
-            ),
-        ),
-        (Guild.id, select(Guild.id).where(ours(Guild), Guild.id == guild_id)),
-    ]
-    tables = (Turn, Dialog, Persona, Fact, Report, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
-    for table, (primary_key, rows) in zip(tables, batches, strict=True):
-        result = await session.execute(
-            delete(table)
-            .where(ours(table), primary_key.in_(rows.limit(limit)))
-            .execution_options(synchronize_session=False)
-        )
-        if num_deleted(result):
-            return num_deleted(result)
+    usage = (DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day)
+    settings = (MemberSettingsRow.guild_id, MemberSettingsRow.user_id)
+    batches: tuple[tuple[type[Base], Any, Any], ...] = (
+        (Turn, Turn.id, select(Turn.id).where(Turn.dialog_id.in_(dialogs))),
+        (Dialog, Dialog.id, dialogs),
+        (Persona, Persona.id, select(Persona.id).where(Persona.guild_id == guild_id)),
+        (Fact, Fact.id, select(Fact.id).where(Fact.guild_id == guild_id)),
+        (Report, Report.id, select(Report.id).where(Report.guild_id == guild_id)),
+        (AuditEntry, AuditEntry.id, select(AuditEntry.id).where(AuditEntry.guild_id == guild_id)),
+        (DailyUsage, tuple_(*usage), select(*usage).where(DailyUsage.guild_id == guild_id)),
+        (MemberSettingsRow, tuple_(*settings), select(*settings).where(MemberSettingsRow.guild_id == guild_id)),
+        (Guild, Guild.id, select(Guild.id).where(Guild.id == guild_id)),
+    )
+    for table, primary_key, rows in batches:
+        batch = primary_key.in_(rows.where(ours(table)).limit(limit))
+        gone = delete(table).where(ours(table), batch).execution_options(synchronize_session=False)
+        if deleted := num_deleted(await session.execute(gone)):
+            return deleted
     return 0
 
 

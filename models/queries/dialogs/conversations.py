@@ -11,11 +11,11 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.application import ours
 from models.queries.common import codec, insert, is_open, matches_key
 from models.queries.dialogs.begin import open_dialog
 from models.queries.dialogs.exchanges import shown_to
-from models.tables import Dialog, OptOut, Turn
+from models.queries.privacy.opt_outs import has_opted_out
+from models.tables import Dialog, Turn
 from models.types import ConversationChange, ConversationInfo, DialogKey
 
 MAX_CONVERSATIONS = 25
@@ -52,7 +52,7 @@ async def new_conversation(
     session: AsyncSession, *, key: DialogKey, name: str | None, now: datetime
 ) -> ConversationChange:
     """Park the conversation in use and begin another one."""
-    if await _opted_out(session, key):
+    if await has_opted_out(session, key=key):
         return "opted out"
     current_id = await open_dialog(session, key=key, now=now)
     known = await conversations(session, key=key)
@@ -100,7 +100,7 @@ async def rename_conversation(
     session: AsyncSession, *, key: DialogKey, dialog_id: int | None, name: str, now: datetime
 ) -> ConversationChange:
     """Give a conversation a name; without an id, the one in use."""
-    if await _opted_out(session, key):
+    if await has_opted_out(session, key=key):
         return "opted out"
     if dialog_id is None:
         dialog_id = await open_dialog(session, key=key, now=now)
@@ -151,10 +151,6 @@ async def _lock(session: AsyncSession, key: DialogKey) -> None:
     await session.execute(
         select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None)).order_by(Dialog.id).with_for_update()
     )
-
-
-async def _opted_out(session: AsyncSession, key: DialogKey) -> bool:
-    return await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None
 
 
 async def _has_words(session: AsyncSession, dialog_id: int) -> bool:

@@ -84,14 +84,7 @@ async def finish_turn(
         await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
         await change(session, _TOUCH, {"dialog": dialog_id, "last_active_at": now})
         await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
-        await add_usage(
-            session,
-            key=key,
-            prompt_tokens=result.prompt_tokens,
-            completion_tokens=result.completion_tokens,
-            now=now,
-            new_turn=True,
-        )
+        await add_usage(session, key=key, result=result, now=now, new_turn=True)
         return True
     await fail_turn(session, key=key, turn_id=turn_id, status="interrupted", error_id=None, now=now)
     stored = await session.scalar(
@@ -124,10 +117,4 @@ def _unfinished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> dic
 async def _count_opted_out(session: AsyncSession, key: DialogKey, result: TurnResult, now: datetime) -> None:
     """Count the usage of a member who opted out, if a day has limits."""
     if result.counts_usage or (await load_policy(session, key=key, now=now)).records_usage:
-        await add_opted_out_usage(
-            session,
-            key=key,
-            prompt_tokens=result.prompt_tokens,
-            completion_tokens=result.completion_tokens,
-            now=now,
-        )
+        await add_opted_out_usage(session, key=key, result=result, now=now)

@@ -143,14 +143,7 @@ async def finish_regeneration(
     await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
     await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
-    await add_usage(
-        session,
-        key=key,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=result.completion_tokens,
-        now=now,
-        new_turn=False,
-    )
+    await add_usage(session, key=key, result=result, now=now, new_turn=False)
     return True
 
 
@@ -237,14 +230,7 @@ async def finish_continuation(
     await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
     await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
-    await add_usage(
-        session,
-        key=key,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=result.completion_tokens,
-        now=now,
-        new_turn=False,
-    )
+    await add_usage(session, key=key, result=result, now=now, new_turn=False)
     return True
 
 

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.application import ours
 from models.queries.common import codec, ensure_guild, ensure_user, num_deleted
 from models.queries.memory.forgetting import forgotten_until
+from models.queries.privacy.opt_outs import has_opted_out
 from models.queries.scope import cross_tenant
-from models.tables import Delivery, DeliveryMessage, Dialog, Fact, OptOut, Turn, User
+from models.tables import Delivery, DeliveryMessage, Dialog, Fact, Turn, User
 from models.types import DIRECT_MESSAGES, DialogKey, MemoryFact
 
 MAX_FACTS = 50
@@ -70,7 +71,7 @@ async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, private:
 
     `private`: it stands in no prompt of a shared dialog.
     """
-    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
+    if await has_opted_out(session, key=key):
         return False
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)

@@ -15,6 +15,7 @@ from models.application import ours
 from models.queries.common import codec, insert_if_absent, matches_key
 from models.queries.dialogs.pairs import not_filtered
 from models.queries.memory.forgetting import may_be_summarised
+from models.queries.privacy.opt_outs import has_opted_out
 from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -257,7 +258,7 @@ async def memory_is_wanted(session: AsyncSession, *, key: DialogKey) -> bool:
     )
     if not await session.scalar(member.with_for_update(read=True)):
         return False
-    return await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is None
+    return not await has_opted_out(session, key=key)
 
 
 def _is_void(owner: str | None, claimed_at: datetime | None, lost: frozenset[str], now: datetime) -> bool:

@@ -6,22 +6,23 @@ opt-out alone: see `opt_outs`. A block stays as well, without its reason: else a
 
 from __future__ import annotations
 
-from sqlalchemy import and_, delete, select, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from models.application import ours
 from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.privacy.own_rows import (
     OWN_DATA,
     deliveries_without_turn,
-    facts_about,
     in_guild,
-    own_dialogs,
     own_turns,
     quoted,
-    reports_made,
-    reports_of_words,
     reports_with_words,
+    rows_naming,
+    words_in_reports,
 )
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -58,49 +59,33 @@ async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: 
 @cross_tenant(OWN_DATA)
 async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: int | None) -> None:
     """Delete the rest, after the turns. Guild personas they wrote stay, without their author; an opt-out stays."""
-    authored = PersonaVersion.persona_id.in_(
-        select(Persona.id).where(ours(Persona), in_guild(Persona.guild_id, guild_id))
-    )
-    chosen = and_(ours(PersonaAssignment), in_guild(PersonaAssignment.guild_id, guild_id))
-    audit = and_(ours(AuditEntry), in_guild(AuditEntry.guild_id, guild_id))
+    guild_personas = select(Persona.id).where(ours(Persona), in_guild(Persona.guild_id, guild_id))
+    authored = and_(PersonaVersion.author_id == user_id, PersonaVersion.persona_id.in_(guild_personas))
+
+    def named_in(column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+        return rows_naming(column, user_id, guild_id)
+
     for statement in (
-        delete(Dialog).where(ours(Dialog), Dialog.id.in_(own_dialogs(user_id, guild_id))),
+        delete(Dialog).where(named_in(Dialog.user_id)),
         delete(Delivery).where(deliveries_without_turn(user_id, guild_id)),
         delete(TurnFile).where(quoted(user_id, guild_id)),
-        delete(Persona).where(ours(Persona), Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id)),
-        delete(PersonaAssignment).where(PersonaAssignment.user_id == user_id, chosen),
-        update(PersonaAssignment).where(PersonaAssignment.set_by == user_id, chosen).values(set_by=None),
-        update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
-        delete(Fact).where(facts_about(user_id, guild_id)),
-        delete(Report).where(reports_of_words(user_id, guild_id)),
+        delete(Persona).where(named_in(Persona.owner_id)),
+        delete(PersonaAssignment).where(named_in(PersonaAssignment.user_id)),
+        update(PersonaAssignment).where(named_in(PersonaAssignment.set_by)).values(set_by=None),
+        update(PersonaVersion).where(authored).values(author_id=None),
+        delete(Fact).where(named_in(Fact.user_id)),
+        delete(Report).where(named_in(Report.author_id)),
         update(Report).where(reports_with_words(user_id, guild_id)).values(prompt=None),
-        delete(ReportSpeaker).where(
-            ReportSpeaker.user_id == user_id,
-            ReportSpeaker.report_id.in_(select(Report.id).where(ours(Report), in_guild(Report.guild_id, guild_id))),
-        ),
-        update(Report).where(reports_made(user_id, guild_id)).values(reporter_id=None, reason=None),
-        update(Report)
-        .where(ours(Report), Report.closed_by == user_id, in_guild(Report.guild_id, guild_id))
-        .values(closed_by=None),
-        update(MemberBlock)
-        .where(ours(MemberBlock), MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
-        .values(reason=None),
-        update(MemberBlock)
-        .where(ours(MemberBlock), MemberBlock.blocked_by == user_id, in_guild(MemberBlock.guild_id, guild_id))
-        .values(blocked_by=None),
-        delete(MemberSettingsRow).where(
-            ours(MemberSettingsRow),
-            MemberSettingsRow.user_id == user_id,
-            in_guild(MemberSettingsRow.guild_id, guild_id),
-        ),
-        delete(DailyUsage).where(
-            ours(DailyUsage), DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)
-        ),
-        update(BoundThread)
-        .where(ours(BoundThread), BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id))
-        .values(creator_id=None),
-        update(AuditEntry).where(AuditEntry.actor_id == user_id, audit).values(actor_id=None),
-        update(AuditEntry).where(AuditEntry.target_id == user_id, audit).values(target_id=None),
+        delete(ReportSpeaker).where(words_in_reports(user_id, guild_id)),
+        update(Report).where(named_in(Report.reporter_id)).values(reporter_id=None, reason=None),
+        update(Report).where(named_in(Report.closed_by)).values(closed_by=None),
+        update(MemberBlock).where(named_in(MemberBlock.user_id)).values(reason=None),
+        update(MemberBlock).where(named_in(MemberBlock.blocked_by)).values(blocked_by=None),
+        delete(MemberSettingsRow).where(named_in(MemberSettingsRow.user_id)),
+        delete(DailyUsage).where(named_in(DailyUsage.user_id)),
+        update(BoundThread).where(named_in(BoundThread.creator_id)).values(creator_id=None),
+        update(AuditEntry).where(named_in(AuditEntry.actor_id)).values(actor_id=None),
+        update(AuditEntry).where(named_in(AuditEntry.target_id)).values(target_id=None),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
     if guild_id is None:

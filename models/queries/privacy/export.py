@@ -16,13 +16,11 @@ from models.queries.common import codec
 from models.queries.privacy.own_rows import (
     OWN_DATA,
     assigned,
-    facts_about,
     in_guild,
     own_dialogs,
     own_turns,
     quoted,
-    reports_made,
-    reports_of_words,
+    rows_naming,
 )
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -87,7 +85,7 @@ async def person_pictures(
     rows = await session.scalars(
         select(PersonaPicture)
         .join(Persona, Persona.id == PersonaPicture.persona_id)
-        .where(ours(Persona), Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id))
+        .where(rows_naming(Persona.owner_id, user_id, guild_id))
         .order_by(PersonaPicture.persona_id)
     )
     text = codec(session)
@@ -110,19 +108,15 @@ async def person_settings(
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     statements: dict[str, Any] = {
         "member_settings": select(MemberSettingsRow.__table__).where(
-            ours(MemberSettingsRow),
-            MemberSettingsRow.user_id == user_id,
-            in_guild(MemberSettingsRow.guild_id, guild_id),
+            rows_naming(MemberSettingsRow.user_id, user_id, guild_id)
         ),
-        "daily_usage": select(DailyUsage.__table__).where(
-            ours(DailyUsage), DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)
-        ),
+        "daily_usage": select(DailyUsage.__table__).where(rows_naming(DailyUsage.user_id, user_id, guild_id)),
         "audit_log": select(
             AuditEntry.guild_id, AuditEntry.actor_id, AuditEntry.target_id, AuditEntry.action, AuditEntry.created_at
         ).where(ours(AuditEntry), audit, in_guild(AuditEntry.guild_id, guild_id)),
         "bound_threads": select(
             BoundThread.guild_id, BoundThread.parent_id, BoundThread.thread_id, BoundThread.created_at
-        ).where(ours(BoundThread), BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
+        ).where(rows_naming(BoundThread.creator_id, user_id, guild_id)),
         "persona_assignments": select(
             PersonaAssignment.guild_id,
             PersonaAssignment.level,
@@ -160,7 +154,7 @@ async def person_memory(
 ) -> dict[str, tuple[dict[str, object], ...]]:
     """Return the facts about the person and the summaries of their own dialogs."""
     text = codec(session)
-    facts = await session.scalars(select(Fact).where(facts_about(user_id, guild_id)).order_by(Fact.id))
+    facts = await session.scalars(select(Fact).where(rows_naming(Fact.user_id, user_id, guild_id)).order_by(Fact.id))
     summaries = await session.scalars(
         select(DialogSummary)
         .where(DialogSummary.dialog_id.in_(own_dialogs(user_id, guild_id)))
@@ -229,12 +223,11 @@ async def person_moderation(
     """
     text = codec(session)
     blocks = await session.scalars(
-        select(MemberBlock)
-        .where(ours(MemberBlock), MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
-        .order_by(MemberBlock.guild_id)
+        select(MemberBlock).where(rows_naming(MemberBlock.user_id, user_id, guild_id)).order_by(MemberBlock.guild_id)
     )
-    made = await session.scalars(select(Report).where(reports_made(user_id, guild_id)).order_by(Report.id))
-    about = await session.scalars(select(Report).where(reports_of_words(user_id, guild_id)).order_by(Report.id))
+    reports = select(Report).order_by(Report.id)
+    made = await session.scalars(reports.where(rows_naming(Report.reporter_id, user_id, guild_id)))
+    about = await session.scalars(reports.where(rows_naming(Report.author_id, user_id, guild_id)))
     return {
         "blocks": tuple(
             {

@@ -14,6 +14,7 @@ from models.application import ours
 from models.queries.common import insert_if_absent
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, OptOut
+from models.types import DialogKey
 
 
 @cross_tenant("an opt-out holds everywhere")
@@ -42,3 +43,8 @@ async def opted_out_since(session: AsyncSession, *, user_id: int) -> datetime | 
     """Return when the person opted out, or None."""
     since: datetime | None = await session.scalar(select(OptOut.since).where(ours(OptOut), OptOut.user_id == user_id))
     return since
+
+
+async def has_opted_out(session: AsyncSession, *, key: DialogKey) -> bool:
+    """Return whether the key's member wants nothing stored."""
+    return await opted_out_since(session, user_id=key.user_id) is not None

@@ -19,7 +19,7 @@ from sqlalchemy.orm import aliased
 
 from models.application import ours
 from models.queries.common import change, codec, dialect, key_values, matches_key, matches_key_values, rows_of
-from models.queries.common import insert as upsert
+from models.queries.common import insert as insert_on
 from models.queries.replies.delivery_rows import close_where, messages_of, record_of
 from models.queries.scope import cross_tenant
 from models.queries.tenants.policy import load_policy
@@ -58,7 +58,7 @@ _UNNEEDED = update(DeliveryMessage).where(
 @cache
 def _put_message(on: str) -> Executable:
     """Store what a message is to say; one that is on Discord already keeps its id."""
-    put = upsert(on, DeliveryMessage)
+    put = insert_on(on, DeliveryMessage)
     changed = {"content": put.excluded.content, "with_file": put.excluded.with_file}
     return put.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=changed)
 

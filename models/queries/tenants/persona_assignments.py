@@ -17,10 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
 from models.queries.common import codec, rows_of
-from models.queries.tenants.personas import (
-    in_library,
-    shown_name,
-)
+from models.queries.tenants.personas import in_library, shown_name
 from models.tables import Persona, PersonaAssignment, PersonaVersion
 from models.types import (
     DIRECT_MESSAGES,

@@ -12,7 +12,8 @@ from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert
-from models.queries.tenants.personas import create_persona, edit_persona, find_persona, in_library, rate_persona
+from models.queries.tenants.persona_changes import create_persona, edit_persona, rate_persona
+from models.queries.tenants.personas import find_persona, in_library
 from models.tables import Persona, PersonaPicture, PersonaVersion
 from models.types import DialogKey, PersonaInfo, StoredCard
 

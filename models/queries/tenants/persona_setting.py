@@ -13,15 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.application import ours
 from models.queries.common import ensure_guild, ensure_user, insert
 from models.queries.tenants.persona_assignments import assigned_persona, slot_of
-from models.queries.tenants.personas import (
-    UNNAMED,
-    create_persona,
-    edit_persona,
-    find_persona,
-    get_persona,
-    lock_library,
-    shown_name,
-)
+from models.queries.tenants.persona_changes import create_persona, edit_persona, lock_library
+from models.queries.tenants.personas import UNNAMED, find_persona, get_persona, shown_name
 from models.tables import Persona, PersonaAssignment
 from models.types import DialogKey, PersonaInfo, PersonaText, StoredLevel
 

@@ -26,6 +26,7 @@ from models.types import (
     LimitedBy,
     Limits,
     ReplyLimits,
+    TurnResult,
     Usage,
 )
 
@@ -192,7 +193,7 @@ def _add_usage(on: str) -> Executable:
 
 
 async def add_usage(
-    session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime, new_turn: bool
+    session: AsyncSession, *, key: DialogKey, result: TurnResult, now: datetime, new_turn: bool
 ) -> None:
     """Add a finished reply to the member's usage of the day, as a turn or as a further reply to an earlier one."""
     added = {
@@ -201,21 +202,17 @@ async def add_usage(
         "day": _utc_day(now),
         "turns": int(new_turn),
         "more_replies": int(not new_turn),
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
     }
     await change(session, _add_usage(dialect(session)), added)
 
 
-async def add_opted_out_usage(
-    session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime
-) -> None:
+async def add_opted_out_usage(session: AsyncSession, *, key: DialogKey, result: TurnResult, now: datetime) -> None:
     """Add a new turn of a member who opted out: guild and user may not be stored yet."""
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
-    await add_usage(
-        session, key=key, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, now=now, new_turn=True
-    )
+    await add_usage(session, key=key, result=result, now=now, new_turn=True)
 
 
 async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[Usage, ...]:

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import current_application, ours
 from models.queries.common import codec, ensure_guild, insert, rows_of
-from models.queries.tenants.personas import get_persona, lock_library
+from models.queries.tenants.persona_changes import lock_library
+from models.queries.tenants.personas import get_persona
 from models.tables import Persona, PersonaVersion, Scene, SceneCharacter
 from models.types import DialogKey, PersonaScope, PersonaText, SceneInfo, SceneOrder
 

@@ -14,16 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.application import ours
 from models.queries.common import ensure_guild, ensure_user, insert_if_absent, num_deleted
 from models.queries.deletion.retention import RetentionLimits, cutoff
+from models.queries.privacy.opt_outs import has_opted_out
 from models.queries.scope import cross_tenant
-from models.tables import BoundThread, OptOut
+from models.tables import BoundThread
 from models.types import DialogKey, ThreadBinding
 
 
 async def bind_thread(session: AsyncSession, *, key: DialogKey, parent_id: int, now: datetime) -> bool:
     """Bind the key's thread; its member asked for it. False if it was bound before."""
     await ensure_guild(session, key.guild_id, now)
-    opted_out = await session.scalar(select(OptOut.since).where(ours(OptOut), OptOut.user_id == key.user_id))
-    if opted_out is None:
+    opted_out = await has_opted_out(session, key=key)
+    if not opted_out:
         await ensure_user(session, key.user_id, now)
     return await insert_if_absent(
         session,
@@ -31,7 +32,7 @@ async def bind_thread(session: AsyncSession, *, key: DialogKey, parent_id: int, 
         thread_id=key.channel_id,
         guild_id=key.guild_id,
         parent_id=parent_id,
-        creator_id=key.user_id if opted_out is None else None,
+        creator_id=None if opted_out else key.user_id,
         created_at=now,
         last_used_at=now,
     )

@@ -18,9 +18,11 @@ from models import queries
 from models.database import Database
 from models.maintenance.cleanup import CleanupReport, clean, preview
 from models.queries import inspection
+from models.queries.administration import purges
+from models.queries.administration.reports import add_report
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.conversations import conversations, new_conversation
-from models.types import DialogKey, GuildSettings, MemberSettings
+from models.types import DialogKey, GuildSettings, MemberSettings, PurgeScope, ReportedAnswer
 from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -175,7 +177,7 @@ class TestPurging:
     async def test_by_guild_and_by_member_whichever_is_shorter(self, database: Database) -> None:
         """100 keeps 25 days, 101 keeps 10; member 2 wants 5 days in 100, member 4 wants 90 days in 101.
 
-        102 chose 60 when the operator still allowed so many.
+        102 chose 60 before the operator lowered the maximum to 30.
         """
         ages = (
             (1, 100, 20),
@@ -317,6 +319,26 @@ class TestDryRun:
         done = await clean(database, limits=LIMITS, now=NOW)
         assert (expected.ended_dialogs, expected.purged_dialogs_and_turns) == (1, 2)
         assert (done.ended_dialogs, done.purged_dialogs_and_turns) == (1, 2)
+
+    async def test_it_counts_what_admins_deleted_and_old_reports(self, database: Database) -> None:
+        key, hidden_at = DialogKey(100, 1), NOW - timedelta(hours=1)
+        turn_id = await talk(database, key, NOW - DAY)
+        scope = PurgeScope("conversations", counted_at=hidden_at)
+        async with database.write() as session:
+            report: dict[str, Any] = {"turn_id": turn_id, "channel_id": 5, "reason": "r", "limit": 9}
+            report["answer"] = ReportedAnswer("hi", "ho")
+            for days in (29, 31):
+                made = NOW - days * DAY
+                other = DialogKey(100, days)
+                assert await add_report(session, key=other, now=made, **report) == "stored"
+            purge_id = await purges.begin_purge(session, key=key, now=hidden_at)
+            assert await purges.hide_conversations(
+                session, key=key, scope=scope, purge_id=purge_id, now=hidden_at, limit=9
+            ) == 1  # fmt: skip
+        expected = await preview(database, limits=LIMITS, now=NOW)
+        done = await clean(database, limits=LIMITS, now=NOW)
+        assert (done.purged_by_admins, done.purged_reports) == (3, 1)  # the turn, its dialog, the purge
+        assert (expected.purged_by_admins, expected.purged_reports) == (3, 1)
 
 
 class Clock:

@@ -25,7 +25,7 @@ from models.database import Database
 from models.maintenance.rekey import rekey
 from models.queries.dialogs.prompt_parts import prompt_parts
 from models.queries.memory import facts
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, GuildSettings, OutgoingMessage, PersonaScope, Place, StoredFile
 from tests.bot.chat.chat_kit import ignore, say
 from tests.fakes.engine import FakeEngine

@@ -15,7 +15,7 @@ from bot.guilds.settings import member_settings
 from bot.guilds.settings.member_settings import MemberSettingsCache
 from models import queries
 from models.database import Database
-from models.queries.tenants.settings import set_member_memory
+from models.queries.tenants.member_settings import set_member_memory
 from models.types import DialogKey, MemberSettings
 from tests.bot.guilds.test_retention import NOW
 
