@@ -9,7 +9,6 @@ from datetime import timedelta
 import discord
 from discord import app_commands
 from discord.app_commands import Range
-from discord.ext import commands
 
 from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, given, remove_channel
 from bot.cogs.config.chat_channel import ChatChannel
@@ -34,10 +33,10 @@ from bot.i18n.language import gettext as _
 class Config(FeatureCog):
     """The settings of a guild. Discord hides these commands from members without Manage Server by default."""
 
-    def __init__(self, bot: commands.Bot, context: CommandContext) -> None:
+    def __init__(self, context: CommandContext) -> None:
         super().__init__(context)
         self._presses = Presses(GuildPanelStore(context))
-        self._transfer = SettingsTransfer(bot, context)
+        self._transfer = SettingsTransfer(context)
 
     config = app_commands.Group(
         name="config",
