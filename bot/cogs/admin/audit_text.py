@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import discord
+from discord.utils import format_dt
 
-from bot.cogs.admin.member_text import LASTS, lasts_labels
+from bot.cogs.admin.member_text import lasts_labels
+from bot.cogs.personas.text import bold
 from bot.discord_app.code_fences import utf16_length
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
@@ -73,7 +74,7 @@ def page_text(title: str, records: Sequence[AuditRecord], names: Mapping[int, st
     """As many entries as there is room for, newest first, one at least; and how many they are."""
     text, count = title, 0
     for each in records:
-        line = f"\n<t:{int(each.created_at.timestamp())}:f> {sentence(each, names)}"
+        line = f"\n{format_dt(each.created_at, 'f')} {sentence(each, names)}"
         if count and utf16_length(text + line) > most:
             break
         text, count = text + line, count + 1
@@ -168,7 +169,7 @@ def _who(user_id: int | None, mention: Mention) -> str:
 
 def _persona(persona_id: object, names: Mapping[int, str]) -> str:
     if isinstance(persona_id, int) and persona_id in names:
-        return f"**{discord.utils.escape_mentions(discord.utils.escape_markdown(names[persona_id]))}**"
+        return bold(names[persona_id])
     return _("that is gone (number {number})").format(number=persona_id)
 
 
@@ -179,11 +180,7 @@ def _place(details: Mapping[str, Any], mention: Mention) -> str:
 
 def _lasts(details: Mapping[str, Any]) -> str:
     seconds = details.get("seconds")
-    labels = lasts_labels()
-    for word, lasts in LASTS.items():
-        if (None if lasts is None else round(lasts.total_seconds())) == seconds:
-            return labels[word]
-    return f"{seconds} s"
+    return duration_text(timedelta(seconds=seconds)) if isinstance(seconds, int) else lasts_labels()["forever"]
 
 
 def _what(record: AuditRecord, details: Mapping[str, Any], mention: Mention) -> str:
@@ -206,11 +203,8 @@ def _counts(details: Mapping[str, Any]) -> str:
         name: number for name, number in details.items() if type(number) is int and number and name != "older_than_days"
     }
     if "receipt" in details:  # of a person's or a guild's data, by table
-        return _counted("", total := sum(numbers.values())).format(number=f"{total:,}")
-    shown = []
-    for name, number in numbers.items():
-        named = _counted(name, number)
-        shown.append(named.format(number=f"{number:,}"))
+        numbers = {"": sum(numbers.values())}
+    shown = [_counted(name, number).format(number=f"{number:,}") for name, number in numbers.items()]
     return ", ".join(shown) or _("nothing")
 
 
