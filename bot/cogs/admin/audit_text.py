@@ -17,6 +17,7 @@ from discord.utils import format_dt
 from bot.cogs.admin.member_text import lasts_labels
 from bot.cogs.personas.text import bold
 from bot.discord_app.code_fences import utf16_length
+from bot.guilds.limits import shown_name
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.text import duration_text
@@ -25,8 +26,6 @@ from models.types import AuditRecord
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
 """What the actions of an entry begin with: the choices of the filter."""
 _CALLED = {
-    "daily_turns": "daily_messages",
-    "guild_daily_turns": "guild_daily_messages",
     "dialog_scope": "scope",
     "session_ttl": "idle_time",
     "locale": "language",
@@ -38,7 +37,7 @@ _CALLED = {
     "moderation": "filter moderation",
     "moderation_thresholds": "filter threshold",
 }
-"""Settings that admins know by another name than the column."""
+"""Settings that admins know by another name than the column; limits have theirs from `shown_name`."""
 _MAX_SETTINGS = 8
 
 Mention = Callable[[str, int], str]
@@ -237,7 +236,7 @@ def _settings(details: Mapping[str, Any], mention: Mention) -> str:
         value = change.get("new") if isinstance(change, dict) else change
         if name == "session_ttl" and isinstance(value, int):
             value = duration_text(timedelta(seconds=value))
-        called = f"`{_CALLED.get(name, name)}`"
+        called = f"`{_CALLED.get(name) or shown_name(name)}`"
         said = _said(value)
         shown.append(f"{called} {said}" if len(said) <= 40 and not any(mark in said for mark in "({[<") else called)
     more = len(shown) - _MAX_SETTINGS
