@@ -221,7 +221,12 @@ def _counted(name: str, number: int) -> str:
     return ngettext("{number} record", "{number} records", number)
 
 
+_OF_OLD_ENTRIES = {"None": None, "True": True, "False": False}
+"""Entries of 0.2 and earlier hold values as Python writes them."""
+
+
 def _said(value: object) -> str:
+    value = _OF_OLD_ENTRIES.get(value, value) if isinstance(value, str) else value
     if value is None:
         return _("the default")
     if isinstance(value, bool):
