@@ -91,7 +91,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     profiles = ProfileApi(bot.http)
     faces = Faces(context, profiles, webhooks)
     faces.add_to(personas.persona, own_personas.persona)
-    config, limits = Config(bot, context), LimitCommands(context)
+    config, limits = Config(context), LimitCommands(context)
     limits.add_to(config.config)
     filters = FilterCommands(context)
     filters.add_to(config.config)

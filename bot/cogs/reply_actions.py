@@ -20,6 +20,7 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
+from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions.actions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
@@ -30,6 +31,7 @@ from bot.i18n.language import ngettext
 from models.types import Place, StopRequester, TurnInfo
 
 _MODAL_TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened
+_TEXT = "text"
 _MAX_TEXT_INPUT = 4000  # Discord's limit
 
 
@@ -128,7 +130,7 @@ def _edit_modal(turn: TurnInfo) -> Modal:
         style=discord.TextStyle.paragraph,
         default=turn.user_text[:_MAX_TEXT_INPUT],
         max_length=_MAX_TEXT_INPUT,
-        custom_id="text",
+        custom_id=_TEXT,
     )
     modal.add_item(Label(text=_("Your message"), description=note[:100], component=field))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
@@ -137,21 +139,10 @@ def _edit_modal(turn: TurnInfo) -> Modal:
 
 def _submitted(interaction: Interaction) -> str:
     """The text of the modal's one field. Raises BotError for a modal of another shape."""
-    found = list(_text_values(interaction.data))
-    if len(found) != 1:
+    found = submitted_values(interaction.data).get(_TEXT)
+    if not found:
         raise BotError(_("I cannot read this form. Please press the button again."))
     return found[0]
-
-
-def _text_values(data: object) -> list[str]:
-    """The values of all text inputs in a modal, whatever they are nested in."""
-    if isinstance(data, Mapping):
-        if data.get("custom_id") == "text" and isinstance(data.get("value"), str):
-            return [data["value"]]
-        return [value for key in ("components", "component") for value in _text_values(data.get(key))]
-    if isinstance(data, list):
-        return [value for each in data for value in _text_values(each)]
-    return []
 
 
 def _way(interaction: Interaction) -> Place:

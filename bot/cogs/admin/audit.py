@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import discord
 
 from bot.cogs.admin.audit_text import GROUPS, as_csv, page_text, persona_ids
-from bot.cogs.admin.part import AdminPart, begin, custom_id, guild_key
+from bot.cogs.admin.part import AdminPart, begin, custom_id, guild_key, one_page
 from bot.cogs.dialogs.answers import OldButton, number
 from bot.cogs.dialogs.buttons import button, row
 from bot.discord_app.context import CommandContext, Interaction
@@ -78,9 +78,7 @@ class Audit(AdminPart):
         if not found and (before is not None or after is not None):
             await self._show(interaction, wanted)  # the page is gone: from the beginning
             return
-        more = len(found) > PAGE
-        page = found[-PAGE:] if after is not None else found[:PAGE]
-        older, newer = (True, more) if after is not None else (more, before is not None)
+        page, older, newer = one_page(found, PAGE, before=before, after=after)
         if not page:
             await self.answer(interaction, _("There is nothing of this kind in the audit log."))
             return

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import discord
+from discord.utils import format_dt
 
-from bot.cogs.admin.member_text import LASTS, lasts_labels
+from bot.cogs.admin.member_text import lasts_labels
+from bot.cogs.personas.text import bold
 from bot.discord_app.splitting.code_fences import utf16_length
+from bot.guilds.settings.limits import shown_name
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.text import duration_text
@@ -24,8 +26,6 @@ from models.types import AuditRecord
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
 """What the actions of an entry begin with: the choices of the filter."""
 _CALLED = {
-    "daily_turns": "daily_messages",
-    "guild_daily_turns": "guild_daily_messages",
     "dialog_scope": "scope",
     "session_ttl": "idle_time",
     "locale": "language",
@@ -37,7 +37,7 @@ _CALLED = {
     "moderation": "filter moderation",
     "moderation_thresholds": "filter threshold",
 }
-"""Settings that admins know by another name than the column."""
+"""Settings that admins know by another name than the column; limits have theirs from `shown_name`."""
 _MAX_SETTINGS = 8
 
 Mention = Callable[[str, int], str]
@@ -73,7 +73,7 @@ def page_text(title: str, records: Sequence[AuditRecord], names: Mapping[int, st
     """As many entries as there is room for, newest first, one at least; and how many they are."""
     text, count = title, 0
     for each in records:
-        line = f"\n<t:{int(each.created_at.timestamp())}:f> {sentence(each, names)}"
+        line = f"\n{format_dt(each.created_at, 'f')} {sentence(each, names)}"
         if count and utf16_length(text + line) > most:
             break
         text, count = text + line, count + 1
@@ -168,7 +168,7 @@ def _who(user_id: int | None, mention: Mention) -> str:
 
 def _persona(persona_id: object, names: Mapping[int, str]) -> str:
     if isinstance(persona_id, int) and persona_id in names:
-        return f"**{discord.utils.escape_mentions(discord.utils.escape_markdown(names[persona_id]))}**"
+        return bold(names[persona_id])
     return _("that is gone (number {number})").format(number=persona_id)
 
 
@@ -179,11 +179,7 @@ def _place(details: Mapping[str, Any], mention: Mention) -> str:
 
 def _lasts(details: Mapping[str, Any]) -> str:
     seconds = details.get("seconds")
-    labels = lasts_labels()
-    for word, lasts in LASTS.items():
-        if (None if lasts is None else round(lasts.total_seconds())) == seconds:
-            return labels[word]
-    return f"{seconds} s"
+    return duration_text(timedelta(seconds=seconds)) if isinstance(seconds, int) else lasts_labels()["forever"]
 
 
 def _what(record: AuditRecord, details: Mapping[str, Any], mention: Mention) -> str:
@@ -206,11 +202,8 @@ def _counts(details: Mapping[str, Any]) -> str:
         name: number for name, number in details.items() if type(number) is int and number and name != "older_than_days"
     }
     if "receipt" in details:  # of a person's or a guild's data, by table
-        return _counted("", total := sum(numbers.values())).format(number=f"{total:,}")
-    shown = []
-    for name, number in numbers.items():
-        named = _counted(name, number)
-        shown.append(named.format(number=f"{number:,}"))
+        numbers = {"": sum(numbers.values())}
+    shown = [_counted(name, number).format(number=f"{number:,}") for name, number in numbers.items()]
     return ", ".join(shown) or _("nothing")
 
 
@@ -228,7 +221,12 @@ def _counted(name: str, number: int) -> str:
     return ngettext("{number} record", "{number} records", number)
 
 
+_OF_OLD_ENTRIES = {"None": None, "True": True, "False": False}
+"""Entries of 0.2 and earlier hold values as Python writes them."""
+
+
 def _said(value: object) -> str:
+    value = _OF_OLD_ENTRIES.get(value, value) if isinstance(value, str) else value
     if value is None:
         return _("the default")
     if isinstance(value, bool):
@@ -243,7 +241,7 @@ def _settings(details: Mapping[str, Any], mention: Mention) -> str:
         value = change.get("new") if isinstance(change, dict) else change
         if name == "session_ttl" and isinstance(value, int):
             value = duration_text(timedelta(seconds=value))
-        called = f"`{_CALLED.get(name, name)}`"
+        called = f"`{_CALLED.get(name) or shown_name(name)}`"
         said = _said(value)
         shown.append(f"{called} {said}" if len(said) <= 40 and not any(mark in said for mark in "({[<") else called)
     more = len(shown) - _MAX_SETTINGS

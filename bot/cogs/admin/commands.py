@@ -14,7 +14,7 @@ from bot.cogs.admin.members import Members
 from bot.cogs.admin.purge import MAX_DAYS, Purge
 from bot.cogs.admin.reports import ReportList
 from bot.cogs.admin.stats import Stats
-from bot.cogs.config.commands import ChatChannel
+from bot.cogs.config.chat_channel import ChatChannel
 from bot.cogs.dialogs.answers import OldButton
 from bot.cogs.limits.left import LeftReader
 from bot.discord_app.context import CommandContext, Interaction

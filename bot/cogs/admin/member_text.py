@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import discord
+from discord.utils import escape_markdown, format_dt
 
 from bot.cogs.admin.part import custom_id
 from bot.cogs.dialogs.buttons import button, row
@@ -46,12 +46,12 @@ def member_text(user_id: int, seen: MemberOverview, rows: int, *, manages_guild:
         + _("In the last {days} days: {messages}, {tokens}").format(days=DAYS, **_amounts(seen.messages, seen.tokens)),
     ]
     if seen.last_asked_at is not None:
-        lines.append("- " + _("Last message: {moment}").format(moment=_moment(seen.last_asked_at, "R")))
+        lines.append("- " + _("Last message: {moment}").format(moment=format_dt(seen.last_asked_at, "R")))
     stored = ngettext("Stored here: {number} record", "Stored here: {number} records", rows).format(number=f"{rows:,}")
     lines.append(f"- {stored}")
     lines.append(f"- {state_text(seen.block)}")
     if seen.block is not None and seen.block.reason is not None:
-        reason = discord.utils.escape_markdown(" ".join(seen.block.reason.split()))
+        reason = escape_markdown(" ".join(seen.block.reason.split()))
         lines.append("  - " + _("Reason: {reason}").format(reason=reason))
     if left:
         lines += ["**" + _("Left of their limits") + "**", *(f"- {line}" for line in left)]
@@ -66,11 +66,11 @@ def state_text(block: Block | None) -> str:
         return _("Not blocked")
     values = {
         "admin": _("an admin") if block.blocked_by is None else f"<@{block.blocked_by}>",
-        "since": _moment(block.blocked_at, "f"),
+        "since": format_dt(block.blocked_at, "f"),
     }
     if block.until is None:
         return _("**Blocked for good** by {admin} since {since}").format(**values)
-    return _("**Blocked until {until}** by {admin} since {since}").format(until=_moment(block.until, "f"), **values)
+    return _("**Blocked until {until}** by {admin} since {since}").format(until=format_dt(block.until, "f"), **values)
 
 
 def member_buttons(user_id: int, block: Block | None, rows: int, *, manages_guild: bool) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def blocked_text(user_id: int, block: Block) -> str:
     if block.until is None:
         done = _("{member} is blocked for good.").format(member=member)
     else:
-        done = _("{member} is blocked until {moment}.").format(member=member, moment=_moment(block.until, "f"))
+        done = _("{member} is blocked until {moment}.").format(member=member, moment=format_dt(block.until, "f"))
     return done + " " + _("What I was writing for them is stopped.")
 
 
@@ -109,7 +109,3 @@ def _amounts(messages: int, tokens: int) -> dict[str, str]:
         "messages": ngettext("{number} message", "{number} messages", messages).format(number=f"{messages:,}"),
         "tokens": ngettext("{number} token", "{number} tokens", tokens).format(number=f"{tokens:,}"),
     }
-
-
-def _moment(moment: datetime, style: str) -> str:
-    return f"<t:{int(moment.timestamp())}:{style}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import discord
 from discord.ui import Label, Modal, TextInput
@@ -24,6 +24,7 @@ from bot.errors import Hint
 from bot.i18n.language import gettext as _
 from models.types import DialogKey
 
+T = TypeVar("T")
 _MAX_TYPED = 100
 _TYPED = "typed"
 
@@ -52,6 +53,16 @@ def custom_id(word: str, *arguments: object) -> str:
 def guild_key(interaction: Interaction, user_id: int | None = None) -> DialogKey:
     """The guild in which this happens, and a member of it; by default who does it."""
     return DialogKey(interaction.guild_id or 0, interaction.user.id if user_id is None else user_id)
+
+
+def one_page(
+    found: tuple[T, ...], size: int, *, before: int | None, after: int | None
+) -> tuple[tuple[T, ...], bool, bool]:
+    """A page of what was found before or after an entry, `size` + 1 at most; whether older and newer ones are there."""
+    more = len(found) > size
+    if after is not None:
+        return found[-size:], True, more
+    return found[:size], more, before is not None
 
 
 async def begin(interaction: Interaction) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from discord.utils import format_dt
+
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from models.types import PurgeCounts, PurgeScope
@@ -15,8 +17,7 @@ def question_text(scope: PurgeScope, counts: PurgeCounts) -> str:
     if scope.member_id is not None:
         lines.append(_("Of {member} alone.").format(member=f"<@{scope.member_id}>"))
     if scope.older_than is not None:
-        moment = f"<t:{int(scope.older_than.timestamp())}:f>"
-        lines.append(_("Only what was not used since {moment}.").format(moment=moment))
+        lines.append(_("Only what was not used since {moment}.").format(moment=format_dt(scope.older_than, "f")))
     if counts.dialogs:
         lines.append(_("Conversations are hidden at once, and can be brought back for 10 minutes."))
         if scope.member_id is not None:
@@ -40,8 +41,8 @@ def done_text(counts: PurgeCounts, undo_until: datetime | None) -> str:
     """What was deleted, and until when conversations come back."""
     lines = ["### " + _("Deleted"), *_count_lines(counts)]
     if undo_until is not None:
-        moment = f"<t:{int(undo_until.timestamp())}:R>"
-        lines.append(_("The conversations are hidden, and are deleted for good {moment}.").format(moment=moment))
+        hidden = _("The conversations are hidden, and are deleted for good {moment}.")
+        lines.append(hidden.format(moment=format_dt(undo_until, "R")))
     lines.append(_("The engine's memory of it is erased. It is in the audit log."))
     return "\n".join(lines)
 

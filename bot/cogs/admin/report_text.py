@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-import discord
+from discord.utils import escape_markdown, escape_mentions, format_dt
 
 from bot.cogs.admin.part import custom_id
 from bot.cogs.dialogs.buttons import button, row
+from bot.discord_app.splitting.code_fences import utf16_length
+from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from models.types import ReportDetails, ReportLine
 
 PAGE = 5
 """Reports on a page of the list."""
+_LISTED_REASON, _BRIEF_REASON = 150, 60  # characters in the list; the brief ones of a page always fit
 _MAX_REASON, _MAX_QUESTION, _MAX_REPLY = 300, 500, 700  # characters that are shown; the copy as a file has all
 
 
 def list_text(lines: Sequence[ReportLine], num_open: int, num_all: int, channel_id: int | None, days: int) -> str:
-    """A page of the list."""
+    """A page of the list, within one message."""
     head = "### " + _("Reported answers")
     if not num_all:
         text = head + "\n" + _("Nothing is reported.")
     else:
         counted = ngettext("{number} report, {open} open", "{number} reports, {open} open", num_all)
         text = f"{head}\n{counted.format(number=num_all, open=num_open)}"
-    parts = [text, *(_line_text(each) for each in lines)]
     notice = (
         _("No channel is told of new reports: the option `channel` of this command chooses one.")
         if channel_id is None
         else _("{channel} is told of new reports, without their words.").format(channel=f"<#{channel_id}>")
     )
     kept = _("A report is deleted {days} days after it was made.").format(days=days)
-    return "\n".join(parts) + f"\n-# {notice} {kept}"
+    whole, brief = (
+        "\n".join([text, *(_line_text(each, most) for each in lines), f"-# {notice} {kept}"])
+        for most in (_LISTED_REASON, _BRIEF_REASON)
+    )
+    return whole if utf16_length(whole) <= MESSAGE_LIMIT else brief
 
 
 def list_buttons(
@@ -110,9 +115,9 @@ def report_file(report: ReportDetails) -> str:
     return "\n".join(parts)
 
 
-def _line_text(line: ReportLine) -> str:
+def _line_text(line: ReportLine, most: int) -> str:
     title = "**" + _("Report {number}").format(number=line.report_id) + "**"
-    reason = "" if line.reason is None else "\n" + _quoted(" ".join(line.reason.split()), 150)
+    reason = "" if line.reason is None else "\n" + _quoted(" ".join(line.reason.split()), most)
     return f"{title} · {_who(line)}{reason}"
 
 
@@ -121,21 +126,17 @@ def _who(line: ReportLine) -> str:
         "author": f"<@{line.author_id}>",
         "reporter": _("a member") if line.reporter_id is None else f"<@{line.reporter_id}>",
         "channel": f"<#{line.channel_id}>",
-        "moment": _moment(line.created_at),
+        "moment": format_dt(line.created_at, "R"),
     }
     made = _("An answer to {author} in {channel}, reported by {reporter} {moment}").format(**values)
     if line.closed_at is None:
         return f"{made} · " + _("open")
     admin = _("an admin") if line.closed_by is None else f"<@{line.closed_by}>"
-    return f"{made} · " + _("closed by {admin} {moment}").format(admin=admin, moment=_moment(line.closed_at))
+    return f"{made} · " + _("closed by {admin} {moment}").format(admin=admin, moment=format_dt(line.closed_at, "R"))
 
 
 def _quoted(text: str, most: int) -> str:
     """A text as it was typed, in a quote, shortened."""
     short = text if len(text) <= most else text[: most - 1].rstrip() + "…"
-    shown = discord.utils.escape_mentions(discord.utils.escape_markdown(short))
+    shown = escape_mentions(escape_markdown(short))
     return "\n".join(f"> {line}" for line in shown.split("\n"))
-
-
-def _moment(moment: datetime) -> str:
-    return f"<t:{int(moment.timestamp())}:R>"

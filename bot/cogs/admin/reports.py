@@ -9,7 +9,7 @@ import discord
 from discord.app_commands import AppCommandChannel, AppCommandThread
 
 from bot.chat.reports import Reports
-from bot.cogs.admin.part import AdminPart, begin, guild_key
+from bot.cogs.admin.part import AdminPart, begin, guild_key, one_page
 from bot.cogs.admin.report_text import (
     PAGE,
     details_buttons,
@@ -115,15 +115,11 @@ class ReportList(AdminPart):
 
     async def _list(self, interaction: Interaction, *, before: int | None = None, after: int | None = None) -> None:
         key = guild_key(interaction)
-        lines = await self._reports.page(key, before=before, after=after, limit=PAGE + 1)
-        more = len(lines) > PAGE
-        if after is not None:
-            lines, older, newer = lines[-PAGE:], True, more
-        else:
-            lines, older, newer = lines[:PAGE], more, before is not None
-        if not lines and (before is not None or after is not None):
-            await self._list(interaction)
+        found = await self._reports.page(key, before=before, after=after, limit=PAGE + 1)
+        if not found and (before is not None or after is not None):
+            await self._list(interaction)  # the page is gone: from the beginning
             return
+        lines, older, newer = one_page(found, PAGE, before=before, after=after)
         num_open, num_all = await self._reports.counts(key)
         channel_id = await self._reports.channel(key)
         days = self.context.settings.report_retention_days

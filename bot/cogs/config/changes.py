@@ -69,6 +69,11 @@ RESETS: Mapping[Setting, Change] = {
 }
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Those options of a command that were given: one that was left out is None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _unset(names: Iterable[str]) -> dict[str, Any]:
     """These fields without a value."""
     return dict.fromkeys(names)
@@ -97,6 +102,12 @@ def change_role(role_id: int, change: Callable[[RolePolicy], RolePolicy]) -> Cha
         return _with_roles(old, roles.values())
 
     return changed
+
+
+def set_role_limits(role_id: int, limits: Mapping[str, int]) -> Change:
+    """Set these limits of a role, by the names of its fields; without any, the role has none of its own."""
+    numbers: Mapping[str, Any] = limits or _unset(OF_ROLES)
+    return change_role(role_id, lambda old: replace(old, **numbers))
 
 
 def clear_roles(old: GuildSettings) -> GuildSettings:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 import discord
 from discord import app_commands
-from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
-from discord.ext import commands
+from discord.app_commands import Range
 
-from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
+from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, given, remove_channel
+from bot.cogs.config.chat_channel import ChatChannel
+from bot.cogs.config.panel_store import GuildPanelStore
 from bot.cogs.config.scopes import CHOICES, SCOPE_CHANGED, scope_named, scope_note, set_channel_scope
+from bot.cogs.config.storing import store_change
 from bot.cogs.config.text import MEMORY_OFF, MEMORY_ON, settings_text
 from bot.cogs.config.transfer import SettingsTransfer
-from bot.cogs.settings_panel.draw import Panel
-from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source, seconds_in
+from bot.cogs.settings_panel.guild_entries import seconds_in
 from bot.cogs.settings_panel.languages import LANGUAGES, language_named
 from bot.cogs.settings_panel.presses import Presses
 from bot.discord_app.context import CommandContext, Interaction
@@ -28,79 +29,15 @@ from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
-from models.types import GuildSettings
-
-
-class _ChatChannel(app_commands.Transformer):
-    """A channel or thread that members can chat in: no category, and no media channel (unknown to Discord's schema)."""
-
-    @property
-    def type(self) -> discord.AppCommandOptionType:
-        return discord.AppCommandOptionType.channel
-
-    @property
-    def channel_types(self) -> list[discord.ChannelType]:
-        kinds = discord.ChannelType
-        threads = [kinds.news_thread, kinds.public_thread, kinds.private_thread]
-        return [kinds.text, kinds.news, kinds.voice, kinds.stage_voice, kinds.forum, *threads]
-
-    async def transform(self, interaction: Interaction, value: object, /) -> AppCommandChannel | AppCommandThread:
-        if not isinstance(value, AppCommandChannel | AppCommandThread):
-            raise app_commands.TransformerError(value, self.type, self)
-        return value
-
-
-ChatChannel = Transform[AppCommandChannel | AppCommandThread, _ChatChannel]
-
-
-class GuildPanelStore:
-    """The settings of a guild, for its panel."""
-
-    def __init__(self, context: CommandContext) -> None:
-        self._context = context
-
-    def panel(self, interaction: Interaction, settings: GuildSettings) -> Panel[GuildSettings]:
-        """The panel of these settings."""
-        guild = interaction.guild
-
-        def knows(channel_or_role_id: int) -> bool:
-            if guild is None or guild.unavailable:
-                return True
-            # Threads that rest are not known to the bot, and are no harm in a menu.
-            found = guild.get_channel_or_thread(channel_or_role_id) or guild.get_role(channel_or_role_id)
-            return found is not None or channel_or_role_id in settings.channels | settings.locked_channels
-
-        return Panel(
-            word=Action.CONFIG.value,
-            title=_("What this guild decides"),
-            pages=guild_pages(),
-            entries=guild_entries(settings, self._context.settings),
-            settings=settings,
-            source=guild_source(),
-            opener_id=interaction.user.id,
-            knows=knows,
-        )
-
-    async def read(self, interaction: Interaction) -> GuildSettings:
-        """The settings of the guild in which the panel is used."""
-        return await self._context.guild_settings.read(interaction.guild_id or 0)
-
-    async def change(self, interaction: Interaction, change: Callable[[GuildSettings], GuildSettings]) -> GuildSettings:
-        """Change them, with an entry in the audit log."""
-        after = await self._context.guild_settings.change(
-            interaction.guild_id or 0, change, actor_id=interaction.user.id
-        )
-        self._context.personas.changed.set()  # a face as a profile is looked after in the background
-        return after
 
 
 class Config(FeatureCog):
     """The settings of a guild. Discord hides these commands from members without Manage Server by default."""
 
-    def __init__(self, bot: commands.Bot, context: CommandContext) -> None:
+    def __init__(self, context: CommandContext) -> None:
         super().__init__(context)
         self._presses = Presses(GuildPanelStore(context))
-        self._transfer = SettingsTransfer(bot, context)
+        self._transfer = SettingsTransfer(context)
 
     config = app_commands.Group(
         name="config",
@@ -179,30 +116,23 @@ class Config(FeatureCog):
     ) -> None:
         """/config set."""
         dialog_scope = scope_named(scope)
-        ttl = None if idle_time is None else timedelta(seconds=seconds_in(idle_time))
-        given = (
-            max_chat_logs, max_reply_tokens, retention_days, dialog_scope, daily_messages, daily_tokens, ttl, streaming,
-            files, language,
-        )  # fmt: skip
-        if all(value is None for value in given):
+        chosen = given(
+            max_chat_logs=max_chat_logs,
+            max_reply_tokens=max_reply_tokens,
+            retention_days=retention_days,
+            dialog_scope=dialog_scope,
+            daily_turns=daily_messages,
+            daily_tokens=daily_tokens,
+            session_ttl=None if idle_time is None else timedelta(seconds=seconds_in(idle_time)),
+            streaming=streaming,
+            files=files,
+        )
+        if language is not None:
+            chosen["locale"] = language_named(language)  # None: the automatic one
+        if not chosen:
             raise BotError(_("Please choose at least one setting. `/config show` lists them."))
-
-        def changed(old: GuildSettings) -> GuildSettings:
-            return replace(
-                old,
-                max_chat_logs=old.max_chat_logs if max_chat_logs is None else max_chat_logs,
-                max_reply_tokens=old.max_reply_tokens if max_reply_tokens is None else max_reply_tokens,
-                retention_days=old.retention_days if retention_days is None else retention_days,
-                dialog_scope=dialog_scope or old.dialog_scope,
-                daily_turns=old.daily_turns if daily_messages is None else daily_messages,
-                daily_tokens=old.daily_tokens if daily_tokens is None else daily_tokens,
-                session_ttl=old.session_ttl if ttl is None else ttl,
-                streaming=old.streaming if streaming is None else streaming,
-                files=old.files if files is None else files,
-                locale=old.locale if language is None else language_named(language),
-            )
-
-        await self._change(interaction, changed, scope_note(dialog_scope) if dialog_scope else "")
+        note = scope_note(dialog_scope) if dialog_scope else ""
+        await self._change(interaction, lambda old: replace(old, **chosen), note)
 
     @config.command(name="reset", description="Go back to what applies without a choice of this guild.")
     @app_commands.describe(setting="Which setting")
@@ -297,11 +227,4 @@ class Config(FeatureCog):
         await self._change(interaction, lambda old: replace(old, memory=False), _(MEMORY_OFF))
 
     async def _change(self, interaction: Interaction, change: Change, note: str = "") -> None:
-        """Store a change and respond with the settings after it."""
-        if not await defer(interaction, ephemeral=True):
-            return
-        after = await self.context.guild_settings.change(
-            interaction.guild_id or 0, change, actor_id=interaction.user.id
-        )
-        saved = " ".join(filter(None, (_("Saved."), note)))
-        await self.context.respond(interaction, f"{saved}\n\n{settings_text(after, self.context.settings)}")
+        await store_change(self.context, interaction, change, note)

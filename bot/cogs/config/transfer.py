@@ -7,17 +7,15 @@ pressed, the file is read again, and nothing is changed if the settings are not 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import discord
-from discord.ext import commands
 from discord.ui import Button, View
 
 from bot.attachments.types import FileRefused
+from bot.cogs.config.transfer_text import change_lines, left_out_lines, question_text
 from bot.cogs.dialogs.answers import OldButton
-from bot.cogs.settings_panel.entries import fingerprint, shown_value
-from bot.cogs.settings_panel.guild_entries import guild_entries
+from bot.cogs.settings_panel.entries import fingerprint
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, defer_click
@@ -31,18 +29,15 @@ from bot.guilds.settings.settings_file.reading import read_file
 from bot.guilds.settings.settings_file.schema import MAX_BYTES, Listed
 from bot.guilds.settings.settings_file.writing import as_file
 from bot.i18n.language import gettext as _
-from bot.i18n.language import ngettext
 from models.types import GuildSettings
 
 FILE_NAME = "guildllama-settings.json"
-_MAX_CHARS, _MAX_SKIPPED = 1_700, 10
 
 
 class SettingsTransfer:
     """The two commands, and the buttons below what an import would change."""
 
-    def __init__(self, bot: commands.Bot, context: CommandContext) -> None:
-        self._bot = bot
+    def __init__(self, context: CommandContext) -> None:
         self._context = context
 
     async def export(self, interaction: Interaction) -> None:
@@ -80,20 +75,13 @@ class SettingsTransfer:
         old = await self._context.guild_settings.read(interaction.guild_id or 0)
         found = self._imported(interaction, file, old)
         self._context.guild_settings.check(old, found.settings)
-        changes = self._change_lines(old, found.settings)
-        left_out = "\n".join(_left_out(found))
+        changes = change_lines(old, found.settings, self._context.settings)
         if not changes:
             text = _("Nothing would change: these are the settings of this guild already.")
-            await interaction.edit_original_response(
-                content=f"{text}\n{left_out}".strip(), view=None, attachments=[], allowed_mentions=NO_MENTIONS
-            )
+            await self._say(interaction, "\n".join([text, *left_out_lines(found)]))
             return
-        head = ngettext(
-            "This file would change {number} setting:", "This file would change {number} settings:", len(changes)
-        ).format(number=len(changes))
-        text = "\n".join(filter(None, (note, head, *_fitting(changes), left_out)))
         await interaction.edit_original_response(
-            content=text,
+            content=question_text(changes, found, note=note),
             view=_buttons(interaction.user.id, fingerprint(old)),
             attachments=[discord.File(io.BytesIO(data), FILE_NAME)],
             allowed_mentions=NO_MENTIONS,
@@ -140,7 +128,7 @@ class SettingsTransfer:
         try:
             return await self._context.chat.file_reader.load(offer)
         except FileRefused as refused:
-            raise Hint(refused.reason_text) from None
+            raise Hint(_(refused.reason_text)) from None
 
     def _imported(self, interaction: Interaction, file: Listed, old: GuildSettings) -> Imported:
         guild = interaction.guild
@@ -156,51 +144,12 @@ class SettingsTransfer:
             roles=lambda each: guild.get_role(each) is not None,
         )
 
-    def _change_lines(self, old: GuildSettings, new: GuildSettings) -> list[str]:
-        before = guild_entries(old, self._context.settings)
-        after = guild_entries(new, self._context.settings)
-        return [
-            f"- {was.title}: {_before_and_after(shown_value(was, old), shown_value(now, new))}"
-            for was, now in zip(before, after, strict=True)
-            if was.read(old) != now.read(new)
-        ]
-
     async def _say(self, interaction: Interaction, text: str) -> None:
         await interaction.edit_original_response(content=text, view=None, attachments=[], allowed_mentions=NO_MENTIONS)
 
 
-def _before_and_after(before: str, after: str) -> str:
-    """Both values; of filtered words only the number is said, which may be the same of others."""
-    if before == after:
-        return _("{value}, but others than now").format(value=after)
-    return f"{before} → {after}"
-
-
 class _ChangedMeanwhile(Exception):
     """The settings are not those that were compared with the file."""
-
-
-def _left_out(found: Imported) -> list[str]:
-    lines = []
-    if found.skipped:
-        more = len(found.skipped) - _MAX_SKIPPED
-        named = ", ".join(found.skipped[:_MAX_SKIPPED]) + (f" (+{more})" if more > 0 else "")
-        lines.append("-# " + _("Not in this guild, so left out: {names}.").format(names=named))
-    if found.kept:
-        named = ", ".join(f"`{each}`" for each in found.kept)
-        lines.append("-# " + _("Left as it is, since nothing of it exists here: {names}.").format(names=named))
-    return lines
-
-
-def _fitting(lines: Sequence[str]) -> list[str]:
-    """As many lines as a message has room for, and how many more there are."""
-    shown: list[str] = []
-    for line in lines:
-        if sum(map(len, shown)) + len(line) > _MAX_CHARS - 600 and shown:
-            more = len(lines) - len(shown)
-            return [*shown, "- " + ngettext("and {number} more", "and {number} more", more).format(number=more)]
-        shown.append(line[:900])
-    return shown
 
 
 def _buttons(opener_id: int, seen: str) -> View:

@@ -162,7 +162,7 @@ def _title(conversation: ConversationInfo) -> str:
 
 
 def _list_line(conversation: ConversationInfo) -> str:
-    used = _("**in use**") if conversation.in_use else f"<t:{int(conversation.last_active_at.timestamp())}:R>"
+    used = _("**in use**") if conversation.in_use else discord.utils.format_dt(conversation.last_active_at, "R")
     return f"- {_title(conversation)} · {_exchanges(conversation.num_pairs)} · {used}"
 
 

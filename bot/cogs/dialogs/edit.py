@@ -18,6 +18,7 @@ from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
+from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions.authorise import NotAllowed
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.question import Question
@@ -31,6 +32,7 @@ from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
+_TEXT = "text"
 _MAX_TEXT_INPUT = 4000  # Discord's limit
 _REPLACED = N_("-# The question was changed. I am writing another answer…")
 _NOTHING = N_("You have said nothing here yet that you could change.")
@@ -174,7 +176,7 @@ def _form(turn: TurnInfo) -> Modal:
         style=discord.TextStyle.paragraph,
         default=turn.user_text[:_MAX_TEXT_INPUT],
         max_length=_MAX_TEXT_INPUT,
-        custom_id="text",
+        custom_id=_TEXT,
     )
     note = _("I answer the new text in place of the old one.")
     if turn.num_later:
@@ -186,13 +188,10 @@ def _form(turn: TurnInfo) -> Modal:
 
 def _text_of(interaction: Interaction) -> str:
     """The text of the form's one field. Raises BotError for a form of another shape."""
-    data: object = interaction.data
-    rows = data.get("components") if isinstance(data, dict) else None
-    for each in rows if isinstance(rows, list) else ():
-        field = each.get("component") if isinstance(each, dict) else None
-        if isinstance(field, dict) and field.get("custom_id") == "text" and isinstance(field.get("value"), str):
-            return str(field["value"])
-    raise BotError(_("I cannot read this form. Please use the command again."))
+    found = submitted_values(interaction.data).get(_TEXT)
+    if not found:
+        raise BotError(_("I cannot read this form. Please use the command again."))
+    return found[0]
 
 
 def _as_the_bot(interaction: Interaction) -> Place:

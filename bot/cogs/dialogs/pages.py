@@ -138,7 +138,7 @@ def result_line(
         inside = _("in “{name}” (ended)") if dialog.ended else _("in “{name}”")
         where = " · " + inside.format(name=discord.utils.escape_markdown(dialog.name or ""))
     excerpt = _excerpt(text, position)
-    return f"<t:{int(exchange.at.timestamp())}:f>{where}\n**{discord.utils.escape_markdown(who)}:** {excerpt}"
+    return f"{discord.utils.format_dt(exchange.at, 'f')}{where}\n**{discord.utils.escape_markdown(who)}:** {excerpt}"
 
 
 def results_page(

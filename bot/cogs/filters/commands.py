@@ -85,7 +85,8 @@ class FilterCommands(FeatureCog):
             return replace(old, filter_words=tuple(dict.fromkeys((*old.filter_words, *usable))))
 
         after = await self.context.guild_settings.change(guild_id, change, actor_id=interaction.user.id)
-        await self.context.respond(interaction, changed_text(before, len(after.filter_words), skipped))
+        text = changed_text(before, len(after.filter_words), skipped, removing=action != "add")
+        await self.context.respond(interaction, text)
 
     async def _moderation(self, interaction: Interaction, change: Change) -> None:
         if not await defer(interaction, ephemeral=True):

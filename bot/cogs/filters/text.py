@@ -24,13 +24,13 @@ def words_text(words: Sequence[str]) -> str:
     return f"{head}\n{shown}"
 
 
-def changed_text(before: int, after: int, skipped: Sequence[str]) -> str:
+def changed_text(before: int, after: int, skipped: Sequence[str], *, removing: bool) -> str:
     """What an addition or removal came to."""
     difference = abs(after - before)
-    if after >= before:
-        line = ngettext("{number} word was added.", "{number} words were added.", difference)
-    else:
+    if removing:
         line = ngettext("{number} word was removed.", "{number} words were removed.", difference)
+    else:
+        line = ngettext("{number} word was added.", "{number} words were added.", difference)
     parts = [line.format(number=difference)]
     if skipped:
         parts.append(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import discord
 from discord import app_commands
 from discord.app_commands import Range
 
-from bot.cogs.config.changes import RESETS
-from bot.cogs.config.text import settings_text
-from bot.cogs.limits.changes import set_limits, set_role_limits
+from bot.cogs.config.changes import RESETS, given, set_role_limits
+from bot.cogs.config.storing import store_change
 from bot.discord_app.context import Interaction
-from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.errors import BotError
 from bot.guilds.settings.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES
-from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
 
 _Minute = Range[int, 1, MAX_MINUTE_MESSAGES]
@@ -51,19 +50,19 @@ class LimitCommands(FeatureCog):
             guild_daily_messages: _Day | None = None,
             guild_daily_tokens: _Day | None = None,
         ) -> None:
-            numbers = {
-                "minute_messages": minute_messages,
-                "running_replies": running_replies,
-                "daily_turns": daily_messages,
-                "daily_tokens": daily_tokens,
-                "guild_minute_messages": guild_minute_messages,
-                "guild_running_replies": guild_running_replies,
-                "guild_daily_turns": guild_daily_messages,
-                "guild_daily_tokens": guild_daily_tokens,
-            }
-            if all(number is None for number in numbers.values()):
+            chosen = given(
+                minute_messages=minute_messages,
+                running_replies=running_replies,
+                daily_turns=daily_messages,
+                daily_tokens=daily_tokens,
+                guild_minute_messages=guild_minute_messages,
+                guild_running_replies=guild_running_replies,
+                guild_daily_turns=guild_daily_messages,
+                guild_daily_tokens=guild_daily_tokens,
+            )
+            if not chosen:
                 raise BotError(_("Please choose at least one limit. `/config show` lists them."))
-            await self._change(interaction, set_limits(numbers))
+            await store_change(self.context, interaction, lambda old: replace(old, **chosen))
 
         @limits.command(name="role", description="Give a role its own limits; with no number, it has none any more.")
         @app_commands.describe(
@@ -81,25 +80,16 @@ class LimitCommands(FeatureCog):
             daily_messages: _Day | None = None,
             daily_tokens: _Day | None = None,
         ) -> None:
-            numbers = {
-                "minute_messages": minute_messages,
-                "running_replies": running_replies,
-                "daily_turns": daily_messages,
-                "daily_tokens": daily_tokens,
-            }
-            await self._change(interaction, set_role_limits(role.id, numbers))
+            chosen = given(
+                minute_messages=minute_messages,
+                running_replies=running_replies,
+                daily_turns=daily_messages,
+                daily_tokens=daily_tokens,
+            )
+            await store_change(self.context, interaction, set_role_limits(role.id, chosen))
 
         @limits.command(name="reset", description="Take back all limits of this guild and its roles.")
         async def reset_limits(interaction: Interaction) -> None:
-            await self._change(interaction, RESETS["limits"])
+            await store_change(self.context, interaction, RESETS["limits"])
 
         config.add_command(limits)
-
-    async def _change(self, interaction: Interaction, change: Change) -> None:
-        if not await defer(interaction, ephemeral=True):
-            return
-        after = await self.context.guild_settings.change(
-            interaction.guild_id or 0, change, actor_id=interaction.user.id
-        )
-        text = settings_text(after, self.context.settings)
-        await self.context.respond(interaction, "{saved}\n\n{text}".format(saved=_("Saved."), text=text))

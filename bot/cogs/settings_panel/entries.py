@@ -101,7 +101,6 @@ class Listed:
 
     lines: tuple[str, ...]
     empty: str
-    command: str
 
 
 Control = Number | Options | Switch | Channels | Roles | Listed
@@ -139,9 +138,7 @@ def is_chosen(entry: Entry[S], settings: S) -> bool:
     match entry.control:
         case Number():
             return value is not None
-        case Options(default=default):
-            return bool(value != default)
-        case Switch(default=default):
+        case Options(default=default) | Switch(default=default):
             return bool(value != default)
         case _:
             return bool(value)

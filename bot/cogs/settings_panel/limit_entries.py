@@ -5,54 +5,47 @@ Of filtered words only the number is shown, never a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from bot.cogs.config.changes import RESETS
 from bot.cogs.filters.text import threshold_texts
-from bot.cogs.settings_panel.entries import Control, Entry, Listed, Number, Switch
-from bot.errors import BotError
+from bot.cogs.settings_panel.entries import Entry, Listed, Number, Switch
+from bot.cogs.settings_panel.field_entries import GuildEntry, field_entry, listed_entry, not_here
 from bot.guilds.settings.limits import OF_ROLES, OPERATORS, bounds, shown_name
 from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 from bot.settings import Settings
 from models.types import GuildSettings, RolePolicy
 
-_Entry = Entry[GuildSettings]
 
-
-def limit_entries(guild: GuildSettings, operator: Settings) -> Iterable[_Entry]:
+def limit_entries(guild: GuildSettings, operator: Settings) -> Iterable[GuildEntry]:
     """What a member may ask for, what roles have instead, and what all members together may."""
     yield from (_limit(field, operator, "limits") for field in OF_ROLES)
-    yield _entry(
+    yield Entry(
         "role_limits",
         "limits",
         _("Roles with limits of their own"),
         _("`/config limits role` changes them for one role"),
-        Listed(tuple(_role_line(role) for role in guild.roles if _has_limits(role)), _("none"), "config limits role"),
+        Listed(tuple(_role_line(role) for role in guild.roles if _has_limits(role)), _("none")),
         lambda old: tuple((role.role_id, *_numbers(role).values()) for role in old.roles if _has_limits(role)),
-        _not_here,
+        lambda old, value: not_here(value),
         RESETS["role_limits"],
     )
     yield from (_limit(field, operator, "together") for field in OPERATORS if field not in OF_ROLES)
 
 
-def filter_entries(guild: GuildSettings, operator: Settings) -> Iterable[_Entry]:
+def filter_entries(guild: GuildSettings, operator: Settings) -> Iterable[GuildEntry]:
     """What is kept out of messages and answers."""
     count = len(guild.filter_words)
     words = ngettext("**{number} word**", "**{number} words**", count).format(number=count)
-    yield _entry(
+    yield listed_entry(
         "filter_words",
         "safety",
         _("Words that are kept out"),
         _("`/config filter words` adds and removes them, and shows them to you"),
-        Listed((words,) if count else (), _("none"), "config filter words"),
-        lambda old: old.filter_words,
-        _not_here,
-        lambda old: replace(old, filter_words=()),
+        Listed((words,) if count else (), _("none")),
     )
-    yield _entry(
+    yield field_entry(
         "moderation",
         "safety",
         _("Moderation"),
@@ -61,42 +54,24 @@ def filter_entries(guild: GuildSettings, operator: Settings) -> Iterable[_Entry]
             default=False,
             unavailable="" if operator.moderation_url is not None else _("the owner of this bot offers no moderation"),
         ),
-        lambda old: old.moderation,
-        lambda old, value: replace(old, moderation=value),
-        RESETS["moderation"],
     )
-    yield _entry(
+    yield listed_entry(
         "moderation_thresholds",
         "safety",
         _("From which scores moderation keeps out"),
         _("`/config filter threshold` changes it for one category"),
-        Listed(tuple(threshold_texts(guild)), _("its own judgement"), "config filter threshold"),
-        lambda old: old.moderation_thresholds,
-        _not_here,
-        lambda old: replace(old, moderation_thresholds=()),
+        Listed(tuple(threshold_texts(guild)), _("its own judgement")),
     )
 
 
-def _limit(field: str, operator: Settings, page: str) -> _Entry:
+def _limit(field: str, operator: Settings, page: str) -> GuildEntry:
     """The entry of a number: the operator's is its default and its maximum."""
     most = getattr(operator, OPERATORS[field])
     least, possible = bounds(field)
     name = shown_name(field)
     title, about = _texts()[name]
-
-    def write(old: GuildSettings, value: Any) -> GuildSettings:
-        return replace(old, **{field: value})
-
-    return _entry(
-        name,
-        page,
-        title,
-        about,
-        Number(most, least, possible if most is None else min(most, possible)),
-        lambda old: getattr(old, field),
-        write,
-        lambda old: write(old, None),
-    )
+    number = Number(most, least, possible if most is None else min(most, possible))
+    return field_entry(name, page, title, about, number, field=field)
 
 
 def _texts() -> Mapping[str, tuple[str, str]]:
@@ -128,20 +103,3 @@ def _role_line(role: RolePolicy) -> str:
         f"`{shown_name(name)}` {number:,}" for name, number in _numbers(role).items() if number is not None
     )
     return f"<@&{role.role_id}> {numbers}"
-
-
-def _entry(
-    name: str,
-    page: str,
-    title: str,
-    about: str,
-    control: Control,
-    read: Callable[[GuildSettings], Any],
-    write: Callable[[GuildSettings, Any], GuildSettings],
-    reset: Callable[[GuildSettings], GuildSettings],
-) -> _Entry:
-    return Entry(name, page, title, about, control, read, write, reset)
-
-
-def _not_here(old: GuildSettings, value: Any) -> GuildSettings:
-    raise BotError(_("This setting has a command of its own."))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bot.cogs.admin.audit_text import GROUPS, on_discord, page_text, sentence
 from bot.guilds.settings.settings_file.schema import Listed
+from bot.i18n.language import use_language
 from models.types import AuditRecord, GuildSettings
 
 ROOT = Path(__file__).parents[3]
@@ -67,6 +68,22 @@ def test_settings_are_said_with_their_new_values() -> None:
         "<@7> imported settings from a file: "
         "`max_chat_logs` 9, `language` the default, `idle_time` 36 hours, `channels`."
     )
+
+
+def test_settings_of_entries_of_an_earlier_version_are_said_as_well() -> None:
+    old = {"max_chat_logs": "5", "locale": "'ko'", "daily_turns": "None", "memory": "True", "roles": "(RolePolicy(1),)"}
+    assert sentence(record("config.set", json.dumps(old)), {}) == (
+        "<@7> changed settings: `max_chat_logs` 5, `language` ko, `daily_messages` the default, `memory` on, `roles`."
+    )
+
+
+def test_how_long_a_block_lasts_is_said_in_the_readers_language() -> None:
+    lasts = ((604_800, "7 days", "7일"), (5400, "90 minutes", "90분"), (None, "For good", "영구"))
+    for seconds, english, korean in lasts:
+        details = json.dumps({"seconds": seconds})
+        assert sentence(record("member.block", details), {}) == f"<@7> blocked <@8>: {english}."
+        with use_language("ko"):
+            assert korean in sentence(record("member.block", details), {})
 
 
 def test_limits_and_filters_are_said_by_the_names_of_their_commands() -> None:

@@ -56,7 +56,9 @@ async def test_words_are_kept_out_of_messages_and_of_the_log(both: World) -> Non
     assert "1 word was removed. 1 word is filtered now." in removed.reply()
     assert (await here.ask(guild, ann, "gosh")).reply() == "You said: gosh"
     cleared = await here.use(guild, boss, "config filter words", action="clear")
-    assert "0 words are filtered now." in cleared.reply()
+    assert "1 word was removed. 0 words are filtered now." in cleared.reply()
+    again = await here.use(guild, boss, "config filter words", action="remove", words="gosh")
+    assert "0 words were removed. 0 words are filtered now." in again.reply()
     details = [json.loads(each.details) for each in await audited(here, guild)]
     assert details == [{"filter_words": {"old": old, "new": new}} for old, new in ((1, 0), (2, 1), (0, 2))]
     log = here.bot.log().casefold()

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from babel.dates import format_timedelta
+
 Namer = Callable[[str, int], str]  # ("@" or "#" or "@&", id) → a name
 FENCE = re.compile(r"```(?:([a-zA-Z0-9_+\-.#]+)\n)?\n?([\s\S]*?)\n?```")
 HEADING = re.compile(r"(#{1,3})\s+(.+)")
@@ -19,7 +21,7 @@ INLINE = re.compile(
     r"|(?P<ticks>`+)(?!`)(?P<code>[\s\S]*?[^`])(?P=ticks)(?!`)"
     r"|<(?P<kind>@&|@!?|\#)(?P<id>\d{1,20})>"
     r"|<a?:(?P<emoji>\w+):\d{1,20}>"
-    r"|<t:(?P<time>-?\d{1,13})(?::\w)?>"
+    r"|<t:(?P<time>-?\d{1,13})(?::(?P<style>\w))?>"
     r"|</(?P<command>[^:>\n]{1,100}):\d{1,20}>"
     r"|(?P<everyone>@everyone|@here)\b"
     r"|\[(?P<label>[^\[\]\n]+)\]\(<?(?P<target>https?://[^\s<>()]+(?:\([^\s<>()]*\))?)>?\)"
@@ -83,7 +85,8 @@ def _span(found: re.Match[str], name: Namer) -> str:
         return f":{group['emoji']}:"
     if "time" in group:
         at = datetime.fromtimestamp(min(max(int(group["time"]), 0), 4_000_000_000), UTC)
-        return f'<span class="timestamp">{at:%d %B %Y %H:%M}</span>'
+        relative = format_timedelta(at - datetime.now(UTC), add_direction=True, locale="en")
+        return f'<span class="timestamp">{relative if group.get("style") == "R" else f"{at:%d %B %Y %H:%M}"}</span>'
     if "label" in group:
         return f'<a title="{html.escape(group["target"])}">{inline(group["label"], name)}</a>'
     if url := group.get("bare") or group.get("url"):

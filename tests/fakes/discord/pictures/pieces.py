@@ -97,7 +97,9 @@ def component(item: Json, name: Namer) -> str:
         case 14:
             return "<hr>" if item.get("divider", True) else "<br>"
         case 17:
-            return f'<div class="container">{"".join(inner)}</div>'
+            colour = item.get("accent_color")
+            accent = "" if colour is None else f' style="border-left-color:#{colour:06x}"'
+            return f'<div class="container"{accent}>{"".join(inner)}</div>'
     return '<div class="card">…</div>'
 
 
