@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.discord.commands.test_config import audited
+from tests.discord.commands.config.test_config import audited
 from tests.discord.harness import World
 from tests.fakes.discord.server import Guild, Message, User
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.types import GuildSettings, RolePolicy
-from tests.discord.commands.test_config_panel import audited, refusal, stored
+from tests.discord.commands.config.test_panel import audited, refusal, stored
 from tests.discord.harness import World
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 

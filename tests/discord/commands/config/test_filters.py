@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.queries.inspection import turn_lines
-from tests.discord.commands.test_config import audited
-from tests.discord.commands.test_limits import mention
+from tests.discord.commands.config.test_config import audited
+from tests.discord.commands.config.test_limits import mention
 from tests.discord.harness import World, bot_database, world
 from tests.fakes.moderation import FakeModeration
 from tests.selection import SQLITE

@@ -6,7 +6,7 @@ import pytest
 
 from models.queries import member_settings
 from models.types import DialogKey, MemberSettings
-from tests.discord.commands.test_config_panel import choose, ids, press, refusal, text_of, write
+from tests.discord.commands.config.test_panel import choose, ids, press, refusal, text_of, write
 from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Guild, Message, User
 
