@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from models.database import Database
 from models.tables import DailyUsage
 from tests.discord.harness import World
 from tests.fakes.discord import render
@@ -70,9 +69,8 @@ async def admin(here: World) -> None:
 
 async def busy_days(here: World, guild_id: int, user_ids: list[int]) -> None:
     """A month of use before today, with quiet weekends."""
-    database = Database(here.database_url)
     today = datetime.now(UTC).date()
-    async with database.write() as session:
+    async with here.database() as database, database.write() as session:
         for back in range(1, 29):
             day = today - timedelta(days=back)
             for position, user_id in enumerate(user_ids):
@@ -88,7 +86,6 @@ async def busy_days(here: World, guild_id: int, user_ids: list[int]) -> None:
                             completion_tokens=turns * 60,
                         )
                     )
-    await database.close()
 
 
 async def picture(channel: Channel, viewer: User, name: str) -> None:
