@@ -138,15 +138,13 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let files of the engine, which compute, alternate with the others, which mostly wait, so that cores stay busy."""
+    """Let files of the engine, which compute, alternate with the others, which mostly wait, so that cores stay busy.
+
+    The Makefile has xdist keep this order.
+    """
     engine = Path(__file__).parent / "engine"
-    computing: dict[Path, list[pytest.Item]] = {}
-    waiting: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        (computing if item.path.is_relative_to(engine) else waiting).setdefault(item.path, []).append(item)
-    places = [
-        ((number + 0.5) / len(files), file)
-        for files in (computing, waiting)
-        for number, file in enumerate(files.values())
-    ]
-    items[:] = [item for _, file in sorted(places, key=lambda place: place[0]) for item in file]
+    files = list(dict.fromkeys(item.path for item in items))
+    computing = [file for file in files if file.is_relative_to(engine)]
+    waiting = [file for file in files if not file.is_relative_to(engine)]
+    place = {file: (number + 0.5) / len(group) for group in (computing, waiting) for number, file in enumerate(group)}
+    items.sort(key=lambda item: place[item.path])

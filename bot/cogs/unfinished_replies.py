@@ -33,7 +33,7 @@ from models.database import Database
 from models.errors import DatabaseError
 from models.queries.replies.deliveries import question_has_turn
 from models.queries.replies.unfinished_deliveries import take_delivery, unfinished_deliveries
-from models.types import DeliveryRecord, Place, TurnInfo
+from models.types import DIRECT_MESSAGES, DeliveryRecord, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
@@ -46,12 +46,15 @@ _AT_ONCE = 8
 """Deliveries that are finished at the same time. Discord's limits are for each channel and token."""
 _APOLOGY_WITHIN = timedelta(minutes=15)
 """After this time a lost reply gets no apology."""
+_GUILD_WITHIN = 10.0
+"""Seconds that the first attempt waits for the gateway to tell of a guild, and with it of the guild's language."""
 
 
 class UnfinishedReplies(commands.Cog):
     """Finishes deliveries of dead processes while the bot runs. Logs failures and tries again."""
 
-    def __init__(self, conversations: Conversations, database: Database) -> None:
+    def __init__(self, bot: commands.Bot, conversations: Conversations, database: Database) -> None:
+        self._bot = bot
         self._conversations = conversations
         self._actions = TurnActions(conversations)
         self._database = database
@@ -89,12 +92,21 @@ class UnfinishedReplies(commands.Cog):
         return found
 
     async def _finish_or_log(self, delivery: DeliveryRecord) -> None:
+        await self._until_known(delivery.place.guild_id)
         async with self._slots:
             try:
                 with use_language(await self._conversations.languages.of_place(delivery.place)):
                     await self._finish(delivery)
             except Exception as error:
                 log.warning("an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__)
+
+    async def _until_known(self, guild_id: int) -> None:
+        """Wait for the guild: the first attempt comes before the gateway has told of any."""
+        guild = self._bot.get_guild(guild_id)
+        if guild_id == DIRECT_MESSAGES or self._bot.is_ready() or (guild is not None and not guild.unavailable):
+            return
+        with contextlib.suppress(TimeoutError):
+            await self._bot.wait_for("guild_available", check=lambda each: each.id == guild_id, timeout=_GUILD_WITHIN)
 
     async def _finish(self, delivery: DeliveryRecord) -> None:
         if delivery.turn_id is None:

@@ -31,7 +31,10 @@ async def here(shared_world: World) -> AsyncIterator[World]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The tests of `both` in a module run on the database that it names as DATABASE; on the other, as long tests."""
+    """The tests of `both` in a module run on the database that it names as DATABASE; on the other, as long tests.
+
+    CONSTANTS of such a module are those of its bots.
+    """
     if "world_of_both" in metafunc.fixturenames:
         short = getattr(metafunc.module, "DATABASE", "sqlite")
         other = "postgres" if short == "sqlite" else "sqlite"
@@ -50,7 +53,7 @@ async def world_of_both(
     else:
         server = request.getfixturevalue("postgres")
         url = server.url(server.create_migrated())
-    async with world(url, folder) as there:
+    async with world(url, folder, constants=getattr(request.module, "CONSTANTS", None)) as there:
         yield there
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from models.database import Database
 from models.queries.application import started_applications
 from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot
-from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
+from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Message, Place, User
 from tests.fakes.engine import FakeEngine
 
 __all__ = ["COMMAND", "ROOT", "BotProcess", "World", "bot_database", "world"]
@@ -78,6 +79,15 @@ class World:
         await self.discord.join(guild)
         return guild, user
 
+    async def admin_and_member(self) -> tuple[Guild, User, User]:
+        """A new guild, an admin of it and a member."""
+        guild, boss = await self.member("boss", manager=True)
+        return guild, boss, self.discord.user("ann")
+
+    async def mention(self, where: Place, user: User, text: str, **options: Any) -> Message:
+        """Mention the bot in a message; `options` are those of `discord.say`."""
+        return await self.discord.say(where, user, f"<@{self.discord.bot.id}> {text}", **options)
+
     async def ask(self, guild: Place, user: User, text: str, **options: Any) -> Interaction:
         """Use /chat and wait for the complete reply."""
         asked = await self.discord.chat(guild, user, text, **options)
@@ -89,6 +99,21 @@ class World:
         used = await self.discord.command(guild, user, command, **options)
         await self.discord.done(used)
         return used
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], timeout: float = 20.0) -> None:
+        """Wait until this holds of what a command answers or the database has. It is asked every 50 ms."""
+        async with asyncio.timeout(timeout):
+            while not await holds():  # noqa: ASYNC110 - neither tells of a change
+                await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Database]:
+        """The database as the bot sees it."""
+        opened = await bot_database(self.database_url)
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
 
 @asynccontextmanager

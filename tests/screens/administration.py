@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from models.database import Database
 from models.tables import DailyUsage
 from tests.discord.harness import World
 from tests.fakes.discord.server import Message
@@ -112,9 +111,8 @@ def newest(listed: Message) -> str:
 
 async def busy_days(here: World, guild_id: int, user_ids: list[int]) -> None:
     """A month of use before today, with quiet weekends."""
-    database = Database(here.database_url)
     today = datetime.now(UTC).date()
-    async with database.write() as session:
+    async with here.database() as database, database.write() as session:
         for back in range(1, 29):
             day = today - timedelta(days=back)
             for position, user_id in enumerate(user_ids):
@@ -130,4 +128,3 @@ async def busy_days(here: World, guild_id: int, user_ids: list[int]) -> None:
                             completion_tokens=turns * 60,
                         )
                     )
-    await database.close()

@@ -115,8 +115,12 @@ def test_every_setting_is_named_as_config_names_it() -> None:
 
 
 def test_a_page_holds_what_there_is_room_for() -> None:
-    records = [record("config.set", '{"locale": "' + "x" * 300 + '"}') for _ in range(10)]
-    text, count = page_text("Log", records, {}, 200)
-    assert count >= 1
-    assert len(text) <= 300
-    assert page_text("Log", records[:1], {}, 1)[1] == 1
+    records = [record("member.block") for _ in range(10)]
+    all_of_them, count = page_text("Log", records, {}, 2000)
+    assert count == 10
+    some, count = page_text("Log", records, {}, 200)
+    assert 1 < count < 10
+    assert len(some) <= 200
+    assert all_of_them.startswith(f"{some}\n")
+    assert len(page_text("Log", records[: count + 1], {}, 2000)[0]) > 200  # one more had no room
+    assert page_text("Log", records, {}, 1)[1] == 1

@@ -93,5 +93,7 @@ async def test_an_engine_with_files_is_asked_until_it_answers(
             monkeypatch.setattr(client, "erase_cache", erase_cache)
             cache = PromptCache(client, PSEUDONYMS, keeps_files=keeps_files)
             await cache.erase([DialogKey(100, ANNA)])
-            await asyncio.sleep(0.2)
+            tasks = [each for each in asyncio.all_tasks() if each.get_name() == "erase the engine's files"]
+            assert len(tasks) == keeps_files
+            await asyncio.wait_for(asyncio.gather(*tasks), 10)
         assert asked == salts(ANNA, 100) * times

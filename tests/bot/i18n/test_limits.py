@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from bot.cogs.personas.library import _TITLES
 from bot.cogs.personas.text import KEEP_OR_AFRESH, MODAL_TITLES
 from bot.discord_app.caller import Caller
 from bot.discord_app.splitting.code_fences import utf16_length
+from bot.i18n import language as i18n
 from bot.i18n.catalogues import translations
 from bot.i18n.language import gettext, use_language
-from tests.messages.extraction import CONTEXT, marked_texts
+from tests.messages.extraction import CONTEXT, PLAIN, PLURAL, marked_texts
 
 ROOT = Path(__file__).parents[3]
 LIMITS = {
@@ -79,5 +81,10 @@ def test_help_fits_into_its_messages(language: str, absent: bool) -> None:
         assert all(utf16_length(text) <= 2000 for text in help_messages(caller))
 
 
-def test_functions_with_a_context_are_those_of_extraction() -> None:
-    assert {"pgettext", "NP_"} == CONTEXT
+def test_extraction_knows_every_function_that_marks_a_text() -> None:
+    parameters = {
+        name: [*inspect.signature(each).parameters] for name, each in inspect.getmembers(i18n, inspect.isfunction)
+    }
+    assert {name for name, given in parameters.items() if given == ["message"]} | {"_"} == PLAIN
+    assert {name for name, given in parameters.items() if given == ["context", "message"]} == CONTEXT
+    assert {name for name, given in parameters.items() if given[:2] == ["singular", "plural"]} == PLURAL

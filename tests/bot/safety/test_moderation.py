@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ async def endpoint() -> AsyncIterator[FakeModeration]:
 async def chosen(endpoint: FakeModeration) -> AsyncIterator[Chosen]:
     made: list[ContentFilters] = []
 
-    def choose(*thresholds: tuple[str, float], **values: object) -> ContentFilter:
+    def choose(*thresholds: tuple[str, float], **values: Any) -> ContentFilter:
         given = {"moderation_url": endpoint.url, "moderation_api_key": "secret", **values}
-        made.append(ContentFilters(Settings(_env_file=None, **given)))  # type: ignore[arg-type]
+        made.append(ContentFilters(Settings(_env_file=None, **given)))
         found = made[-1].of(GuildSettings(moderation=True, moderation_thresholds=thresholds))
         assert found is not None
         return found

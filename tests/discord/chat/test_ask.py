@@ -223,7 +223,8 @@ async def test_forged_forms_reach_no_message_of_others(here: World) -> None:
         forged = await here.discord.force_submit(where.channel, user, opened)
         await here.discord.done(forged)
         assert "menu again" in forged.reply()
-    opened.modal["custom_id"] = "ask:1 OR 1"  # type: ignore[index]
+    assert opened.modal
+    opened.modal["custom_id"] = "ask:1 OR 1"
     forged = await here.discord.submit(opened)
     await here.discord.done(forged)
     assert "menu again" in forged.reply()

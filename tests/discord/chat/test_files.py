@@ -17,7 +17,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from tests.bot.attachments import pdf_files
-from tests.discord.harness import World, bot_database, world
+from tests.discord.harness import World, world
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 from tests.fakes.engine.script import text_of
 from tests.postgres import Postgres
@@ -79,21 +79,17 @@ def shown(asked: Interaction) -> list[str]:
     return [message.content for message in asked.messages()]
 
 
-async def rows(here: World, user: User) -> list[tuple[str, str, str, str | None]]:
+async def rows(here: World, user: User) -> list[tuple[Any, ...]]:
     """The stored words of a member, with each file: (words, name, text, note)."""
-    database = await bot_database(here.database_url)
-    try:
-        async with database.read() as session:
-            found = await session.execute(
-                text(
-                    "SELECT user_text, name, content, note FROM turns LEFT JOIN turn_files ON turn_id = turns.id "
-                    "WHERE turns.author_id = :user ORDER BY turns.id, position"
-                ),
-                {"user": user.id},
-            )
-            return [tuple(row) for row in found]  # type: ignore[misc]
-    finally:
-        await database.close()
+    async with here.database() as database, database.read() as session:
+        found = await session.execute(
+            text(
+                "SELECT user_text, name, content, note FROM turns LEFT JOIN turn_files ON turn_id = turns.id "
+                "WHERE turns.author_id = :user ORDER BY turns.id, position"
+            ),
+            {"user": user.id},
+        )
+        return [tuple(row) for row in found]
 
 
 async def test_a_command_brings_files_that_are_stored_and_remembered(here: World) -> None:
@@ -283,21 +279,24 @@ async def test_a_bad_file_costs_only_itself(here: World, file: Attachment, fault
     assert "```\nGood words\n```" in last(here)
 
 
-@pytest.mark.long
-async def test_a_file_that_never_ends_holds_up_its_own_dialog_only(here: World) -> None:
-    guild, ann = await here.member()
-    bob = here.discord.user("bob")
-    stalled = Attachment("secret.txt", b"abc")
-    here.discord.cdn.fail(stalled, times=9, stall=True)
-    asked = await here.discord.chat(guild, ann, "Read", file=stalled)
-    await here.discord.until(lambda: asked.original is not None and asked.original.loading)
-    assert (await here.ask(guild, bob, "Quick")).reply() == "You said: Quick"
-    later = await here.discord.chat(guild, ann, "Later")
-    await here.discord.until(asked.done, timeout=30)
-    assert "secret.txt: This file took too long to load" in shown(asked)[0]
-    await here.discord.until(later.done)
-    assert [text_of(each) for each in prompt(here)][-1] == "Later"
-    assert text_of(prompt(here)[1]).endswith("\nRead")
+@SQLITE
+async def test_a_file_that_never_ends_holds_up_its_own_dialog_only(database_url: str, tmp_path: Path) -> None:
+    silence = {"bot.attachments.download._SILENCE_SECONDS": 1.5}
+    async with world(database_url, tmp_path, constants=silence) as here:
+        guild, ann = await here.member()
+        bob = here.discord.user("bob")
+        stalled = Attachment("secret.txt", b"abc")
+        here.discord.cdn.fail(stalled, times=9, stall=True)
+        asked = await here.discord.chat(guild, ann, "Read", file=stalled)
+        await here.discord.until(lambda: asked.original is not None and asked.original.loading)
+        later = await here.discord.chat(guild, ann, "Later")
+        assert (await here.ask(guild, bob, "Quick")).reply() == "You said: Quick"
+        assert not asked.done()
+        assert not later.done()
+        await here.discord.done(asked, later)
+        assert "secret.txt: This file took too long to load" in shown(asked)[0]
+        assert [text_of(each) for each in prompt(here)][-1] == "Later"
+        assert text_of(prompt(here)[1]).endswith("\nRead")
 
 
 async def test_an_edited_message_brings_its_files_again(here: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -47,9 +48,9 @@ def in_thread(here: World, thread: Channel) -> list[str]:
     return [each.content for each in shown if each.author is here.discord.bot and each.type in (0, 19)]
 
 
-async def said(here: World, where: Channel, user: User, words: str, **options: object) -> Message:
+async def said(here: World, where: Channel, user: User, words: str, **options: Any) -> Message:
     """Write a message and wait for its one answer."""
-    asked = await here.discord.say(where, user, words, **options)  # type: ignore[arg-type]
+    asked = await here.discord.say(where, user, words, **options)
     [answer] = await here.discord.answered(asked)
     return answer
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.discord.delivery.delivery_kit import recorded
 from tests.discord.harness import World, world
-from tests.fakes.discord.server import Guild, Message, User
+from tests.fakes.discord.server import Message
 from tests.fakes.engine import Request, Script
 from tests.selection import SQLITE
 
@@ -53,10 +53,6 @@ def first_words(answer: Message) -> float:
     return next(at for at, text in answer.edits if "word" in text)
 
 
-async def mention(here: World, guild: Guild, user: User, text: str) -> Message:
-    return await here.discord.say(guild, user, f"<@{here.discord.bot.id}> {text}")
-
-
 async def waiting(here: World, question: Message) -> Message:
     """The message that says that the question waits."""
     await here.discord.until(lambda: any(statuses(each) for each in here.discord.answers(question)))
@@ -69,12 +65,12 @@ async def test_a_waiting_message_shows_its_place_and_time_and_then_its_reply(her
     async with one_at_a_time(here, 0.15):
         await here.ask(guild, here.discord.user("dan"), "measured")
         begun = len(here.engine.requests)
-        first = await mention(here, guild, ann, "one")
+        first = await here.mention(guild, ann, "one")
         await here.engine.arrived(begun + 1)
         second = await here.discord.chat(guild, bob, "two")
         await here.engine.arrived(begun + 2)
         asked_at = time.time()
-        third = await mention(here, guild, cid, "three")
+        third = await here.mention(guild, cid, "three")
         [answer] = await here.discord.answered(third, timeout=30)
     [chat] = second.messages()
     [running] = here.discord.answers(first)
@@ -107,9 +103,9 @@ async def test_first_words_come_at_once_although_the_place_was_just_shown(here: 
     async with one_at_a_time(here, 0.01):
         begun = len(here.engine.requests)
         here.engine.hang("held ")
-        await mention(here, guild, ann, "one")
+        await here.mention(guild, ann, "one")
         await here.engine.arrived(begun + 1)
-        question = await mention(here, guild, here.discord.user("bob"), "two")
+        question = await here.mention(guild, here.discord.user("bob"), "two")
         answer = await waiting(here, question)
         here.engine.release()
         await here.discord.until(lambda: full(answer))
@@ -122,9 +118,9 @@ async def test_a_message_behind_ones_own_says_so_and_is_stopped_in_the_queue(her
     guild, ann = await here.member()
     begun = len(here.engine.requests)
     here.engine.hang("First ")
-    first = await mention(here, guild, ann, "one")
+    first = await here.mention(guild, ann, "one")
     await here.engine.arrived(begun + 1)
-    second = await mention(here, guild, ann, "two")
+    second = await here.mention(guild, ann, "two")
     third = await here.discord.chat(guild, ann, "three")
     answer = await waiting(here, second)
     assert "after your earlier message" in answer.content
@@ -150,9 +146,9 @@ async def test_a_message_is_stopped_while_the_engine_has_it_in_line(here: World)
     async with one_at_a_time(here, 0.01):
         begun = len(here.engine.requests)
         here.engine.hang("held ")
-        await mention(here, guild, ann, "one")
+        await here.mention(guild, ann, "one")
         await here.engine.arrived(begun + 1)
-        question = await mention(here, guild, bob, "two")
+        question = await here.mention(guild, bob, "two")
         answer = await waiting(here, question)
         await here.discord.press(answer, bob, label="Stop")
         await here.discord.until(lambda: answer.content == "Stopped.")
@@ -186,9 +182,9 @@ async def test_a_deleted_question_leaves_the_queue_and_its_place_in_line_is_dele
     guild, ann = await here.member()
     here.engine.hang("First ")
     begun = len(here.engine.requests)
-    first = await mention(here, guild, ann, "one")
+    first = await here.mention(guild, ann, "one")
     await here.engine.arrived(begun + 1)
-    second = await mention(here, guild, ann, "two")
+    second = await here.mention(guild, ann, "two")
     await waiting(here, second)
     await here.discord.delete(second)
     await here.discord.until(lambda: not here.discord.answers(second))
@@ -206,9 +202,9 @@ async def test_a_place_in_line_does_not_outlive_a_killed_process(database_url: s
         [old] = (await here.ask(guild, ann, "Old")).messages()
         begun = len(here.engine.requests)
         here.engine.hang("First ")
-        await mention(here, guild, ann, "one")
+        await here.mention(guild, ann, "one")
         await here.engine.arrived(begun + 1)
-        second = await mention(here, guild, ann, "two")
+        second = await here.mention(guild, ann, "two")
         third = await here.discord.chat(guild, ann, "three")
         alone = await here.discord.chat(guild, ann, "four", private=True)
         await here.discord.press(old, ann, label="Regenerate")
@@ -225,13 +221,13 @@ async def test_a_place_in_line_does_not_outlive_a_killed_process(database_url: s
         await recorded(database_url)
         # One that was answered or stopped in time leaves nothing behind for a later start.
         here.engine.hang("Second ")
-        await mention(here, guild, ann, "five")
+        await here.mention(guild, ann, "five")
         await here.engine.arrived(begun + 2)
-        sixth = await mention(here, guild, ann, "six")
+        sixth = await here.mention(guild, ann, "six")
         stopped = await waiting(here, sixth)
         await here.discord.press(stopped, ann, label="Stop")
         await here.discord.until(lambda: stopped.content == "Stopped.")
-        seventh = await mention(here, guild, ann, "seven")
+        seventh = await here.mention(guild, ann, "seven")
         await waiting(here, seventh)
         here.engine.release()
         [answered] = await here.discord.answered(seventh)

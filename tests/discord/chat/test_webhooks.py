@@ -42,10 +42,6 @@ async def speaking(here: World, *names: str, manage: bool = True) -> tuple[Guild
     return guild, boss, here.discord.user("ann")
 
 
-async def say(here: World, where: Guild | Channel, user: User, text: str, **options: Any) -> Message:
-    return await here.discord.say(where, user, f"<@{here.discord.bot.id}> {text}", **options)
-
-
 async def spoken(here: World, where: Guild | Channel, number: int = 1) -> list[Message]:
     """Wait for `number` complete messages of personas."""
     await here.discord.until(lambda: len(here.discord.spoken(where)) >= number)
@@ -66,7 +62,7 @@ async def test_a_persona_speaks_under_its_own_name(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here)
     here.engine.reply("Arr, ", "hello.", pace=0.4)
-    asked = await say(here, guild, ann, "Hello")
+    asked = await here.mention(guild, ann, "Hello")
     [message] = await spoken(here, guild)
     found = ADDRESS.match(message.content)
     assert found
@@ -81,7 +77,7 @@ async def test_a_persona_speaks_under_its_own_name(both: World) -> None:
     # The next one, and another persona: by the same webhook.
     await here.use(guild, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
     here.engine.reply("A rhyme.")
-    await say(here, guild, ann, "And now?")
+    await here.mention(guild, ann, "And now?")
     second = (await spoken(here, guild, 2))[1]
     assert (second.author.name, told(second)) == ("Rhymer", "A rhyme.")
     assert here.discord.own_webhooks(guild) == [webhook]
@@ -97,7 +93,7 @@ async def test_all_buttons_work(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here)
     here.engine.reply("First", finish_reason="length")
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     [message] = await spoken(here, guild)
     here.engine.reply(" and more.")
     await here.discord.press(message, ann, label="Continue")
@@ -134,14 +130,14 @@ async def test_all_buttons_work(both: World) -> None:
 async def test_stop_and_a_deleted_or_edited_question(here: World) -> None:
     guild, _, ann = await speaking(here)
     here.engine.hang("Once upon ")
-    await say(here, guild, ann, "Tell me a tale")
+    await here.mention(guild, ann, "Tell me a tale")
     await here.discord.until(lambda: here.discord.spoken(guild))
     [message] = here.discord.spoken(guild)
     await here.discord.press(message, ann, label="Stop")
     await here.discord.until(lambda: not message.runs())
     assert told(message).startswith("Once upon")
     here.engine.hang("Two and ")
-    asked = await say(here, guild, ann, "two plus two")
+    asked = await here.mention(guild, ann, "two plus two")
     await here.discord.until(lambda: len(here.discord.spoken(guild)) == 2)
     second = here.discord.spoken(guild)[1]
     await here.discord.edit(asked, f"<@{here.discord.bot.id}> three plus three")
@@ -149,7 +145,7 @@ async def test_stop_and_a_deleted_or_edited_question(here: World) -> None:
     assert len(here.discord.spoken(guild)) == 2
     here.engine.release()
     here.engine.hang("Never ")
-    asked = await say(here, guild, ann, "gone soon")
+    asked = await here.mention(guild, ann, "gone soon")
     await here.discord.until(lambda: len(here.discord.spoken(guild)) == 3)
     await here.discord.delete(asked)
     await here.discord.until(lambda: len(here.discord.spoken(guild)) == 2)
@@ -161,7 +157,7 @@ async def test_a_persona_in_a_thread_and_in_several_messages(here: World) -> Non
     thread = await here.discord.thread(guild.channel, "Tales", user=ann)
     words = " ".join(f"word{number}" for number in range(600))
     here.engine.reply(words)
-    await say(here, thread, ann, "Tell me all")
+    await here.mention(thread, ann, "Tell me all")
     await here.discord.until(lambda: here.discord.spoken(thread) and
                              here.discord.spoken(thread)[-1].content.endswith("word599"))  # fmt: skip
     shown = here.discord.spoken(thread)
@@ -171,7 +167,7 @@ async def test_a_persona_in_a_thread_and_in_several_messages(here: World) -> Non
     await here.discord.until(lambda: shown[-1].buttons())
     assert not any(each.buttons() for each in shown[:-1])
     here.engine.reply(" ".join(f"more{number}" for number in range(1600)))
-    await say(here, thread, ann, "Much more")
+    await here.mention(thread, ann, "Much more")
     await here.discord.until(lambda: any(each.attachments for each in here.discord.spoken(thread)))
     assert here.discord.spoken(guild) == []
     # An archived thread is opened by a button, too.
@@ -186,15 +182,15 @@ async def test_a_reply_to_a_character_is_answered_by_it(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here, "Jack", "Anne")
     here.engine.reply("Arr.")
-    await say(here, guild, ann, "Hello all")
+    await here.mention(guild, ann, "Hello all")
     [jack] = await spoken(here, guild)
     assert jack.author.name == "Jack"
     here.engine.reply("Arr again.")
-    await say(here, guild, ann, "Really?", reply_to=jack)  # it would be Anne's turn
+    await here.mention(guild, ann, "Really?", reply_to=jack)  # it would be Anne's turn
     again = (await spoken(here, guild, 2))[1]
     assert (again.author.name, told(again)) == ("Jack", "Arr again.")
     here.engine.reply("I am here.")
-    await say(here, guild, ann, "And you, Anne?", reply_to=jack)
+    await here.mention(guild, ann, "And you, Anne?", reply_to=jack)
     assert (await spoken(here, guild, 3))[2].author.name == "Anne"
     heard = here.engine.requests[-1].messages[-1]["content"]
     assert "[speaker: Jack]\nArr." in heard
@@ -208,7 +204,7 @@ async def test_a_reply_to_a_character_is_answered_by_it(both: World) -> None:
 async def test_a_reply_without_a_mention_gets_a_hint_once(here: World) -> None:
     """Discord shows no text of it to a bot without the message content intent."""
     guild, _boss, ann = await speaking(here)
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     [message] = await spoken(here, guild)
     asked = await here.discord.say(guild, ann, "And how are you?", reply_to=message)
     await here.discord.until(lambda: here.discord.answers(asked))
@@ -226,7 +222,7 @@ async def test_nobody_is_mentioned_and_names_are_cleaned(here: World) -> None:
     guild, boss, ann = await speaking(here, "Discord\u200b @everyone: Clyde's \U0001f920")
     eve = here.discord.user("[x](https://evil.example) @here")
     here.engine.reply(f"<@{ann.id}> @everyone hello")
-    await say(here, guild, eve, "Hello")
+    await here.mention(guild, eve, "Hello")
     [message] = await spoken(here, guild)
     assert message.author.name == "everyone 's \U0001f920"
     assert (message.mentions, message.mention_everyone) == ([], False)
@@ -236,7 +232,7 @@ async def test_nobody_is_mentioned_and_names_are_cleaned(here: World) -> None:
     # A name of which nothing is left stands in bold.
     await here.use(guild, boss, "persona set", prompt="You are nobody.", name="discord")
     here.engine.reply("Hm.")
-    asked = await say(here, guild, ann, "Who?")
+    asked = await here.mention(guild, ann, "Who?")
     [answer] = await here.discord.answered(asked)
     assert answer.content == "**discord**\nHm."
 
@@ -249,7 +245,7 @@ async def test_without_the_permission_names_stand_in_bold(here: World) -> None:
     before = here.discord.rest.num_invalid
     for words in ("Hello", "And again"):
         here.engine.reply("Arr.")
-        [answer] = await here.discord.answered(await say(here, guild, ann, words))
+        [answer] = await here.discord.answered(await here.mention(guild, ann, words))
         assert answer.content == "**Jack**\nArr."
     assert here.discord.rest.num_invalid == before
     assert "Manage Webhooks" in (await here.use(guild, ann, "persona show")).reply()
@@ -257,7 +253,7 @@ async def test_without_the_permission_names_stand_in_bold(here: World) -> None:
     await allow(here, guild)
     await asyncio.sleep(0.1)
     here.engine.reply("Arr, at last.")
-    await say(here, guild, ann, "And now?")
+    await here.mention(guild, ann, "And now?")
     assert told((await spoken(here, guild))[0]) == "Arr, at last."
     assert "Manage Webhooks" not in (await here.use(guild, ann, "persona show")).reply()
 
@@ -265,12 +261,12 @@ async def test_without_the_permission_names_stand_in_bold(here: World) -> None:
 async def test_it_says_nothing_where_the_bot_may_not_write(here: World) -> None:
     """Discord lets a webhook write everywhere, whatever the bot may do."""
     guild, _, ann = await speaking(here)
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     await spoken(here, guild)
     await here.discord.permit(guild.channel, guild.bot, deny=Permission.SEND_MESSAGES)
     await asyncio.sleep(0.1)
     here.engine.reply("Arr.")
-    await say(here, guild, ann, "And now?")
+    await here.mention(guild, ann, "And now?")
     await here.discord.until(lambda: any("Arr." in each.content for each in here.discord.posts(ann)))
     assert len(here.discord.spoken(guild)) == 1
 
@@ -279,7 +275,7 @@ async def test_webhooks_of_others_are_never_used(here: World) -> None:
     guild, _boss, ann = await speaking(here)
     others = [here.discord.webhook(guild.channel, f"Feed {number}") for number in range(15)]
     here.engine.reply("Arr.")
-    [answer] = await here.discord.answered(await say(here, guild, ann, "Hello"))
+    [answer] = await here.discord.answered(await here.mention(guild, ann, "Hello"))
     assert answer.content == "**Jack**\nArr."
     assert "as many webhooks as Discord allows" in (await here.use(guild, ann, "persona show")).reply()
     assert not any(each.deleted for each in others)
@@ -289,7 +285,7 @@ async def test_deleted_by_an_admin_while_it_speaks(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here)
     here.engine.hang("Once upon a time ")
-    asked = await say(here, guild, ann, "Tell me")
+    asked = await here.mention(guild, ann, "Tell me")
     await here.discord.until(lambda: here.discord.spoken(guild))
     [webhook] = here.discord.own_webhooks(guild)
     webhook.deleted = True
@@ -303,7 +299,7 @@ async def test_deleted_by_an_admin_while_it_speaks(both: World) -> None:
     await here.discord.until(lambda: answer.content == "**Jack**\nAnother tale." and not answer.runs())
     # The next one is not tried with the dead webhook.
     before = len(here.discord.sent("POST", webhook.token))
-    [after] = await here.discord.answered(await say(here, guild, ann, "And then?"))
+    [after] = await here.discord.answered(await here.mention(guild, ann, "And then?"))
     assert after.content == "**Jack**\nYou said: And then?"
     assert len(here.discord.sent("POST", webhook.token)) == before == 1
 
@@ -325,7 +321,7 @@ async def test_what_discord_refuses_is_said_by_the_bot_itself(
     guild, _boss, ann = await speaking(here)
     here.discord.fail(method, path, **fault)
     here.engine.reply("Arr.")
-    asked = await say(here, guild, ann, "Hello")
+    asked = await here.mention(guild, ann, "Hello")
     await here.discord.until(lambda: here.discord.answers(asked), timeout=40)
     [answer] = await here.discord.answered(asked)
     assert answer.content == "**Jack**\nArr."
@@ -337,7 +333,7 @@ async def test_requests_to_a_webhook_keep_to_its_limits(here: World) -> None:
     before = here.discord.rest.num_rate_limited
     for number in range(4):
         here.engine.reply(*[f"word{each} " for each in range(20)], pace=0.15)
-        await say(here, guild, here.discord.user(f"user{number}"), f"Hello {number}")
+        await here.mention(guild, here.discord.user(f"user{number}"), f"Hello {number}")
     await here.discord.until(lambda: len(here.discord.spoken(guild)) == 4, timeout=30)
     await here.discord.until(lambda: all(each.buttons() and not each.runs() for each in here.discord.spoken(guild)),
                              timeout=30)  # fmt: skip
@@ -349,7 +345,7 @@ async def test_an_answer_that_got_lost_is_not_sent_twice(here: World, fault: dic
     guild, _boss, ann = await speaking(here)
     here.discord.fail("POST", r"/webhooks/\d+/[^/]+$", **fault)
     here.engine.reply("Arr.")
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     await here.discord.until(lambda: here.discord.spoken(guild))
     [message] = await spoken(here, guild)
     assert told(message) == "Arr."
@@ -359,7 +355,7 @@ async def test_a_rate_limit_is_waited_for_and_no_token_logged(here: World) -> No
     guild, _, ann = await speaking(here)
     here.discord.fail("POST", r"/webhooks/\d+/[^/]+$", retry_after=0.3)
     here.engine.reply("Arr.")
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     [message] = await spoken(here, guild)
     assert told(message) == "Arr."
     [webhook] = here.discord.own_webhooks(guild)
@@ -369,13 +365,13 @@ async def test_a_rate_limit_is_waited_for_and_no_token_logged(here: World) -> No
 
 async def test_a_webhook_that_was_moved_tells_no_other_channel(here: World) -> None:
     guild, _boss, ann = await speaking(here)
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     await spoken(here, guild)
     other = here.discord.channel(guild, "other")
     await here.discord.announce(other)
     here.discord.own_webhooks(guild)[0].channel = other
     here.engine.reply("A secret.")
-    [answer] = await here.discord.answered(await say(here, guild, ann, "Tell me a secret"))
+    [answer] = await here.discord.answered(await here.mention(guild, ann, "Tell me a secret"))
     assert answer.content == "**Jack**\nA secret."
     assert here.discord.spoken(other) == []
 
@@ -383,15 +379,15 @@ async def test_a_webhook_that_was_moved_tells_no_other_channel(here: World) -> N
 async def test_a_webhook_that_was_moved_is_replaced_for_threads(here: World) -> None:
     guild, _boss, ann = await speaking(here)
     thread = await here.discord.thread(guild.channel, "Tales", user=ann)
-    await say(here, thread, ann, "Hello")
+    await here.mention(thread, ann, "Hello")
     await spoken(here, thread)
     [moved] = here.discord.own_webhooks(guild)
     moved.channel = here.discord.channel(guild, "other")
     here.engine.reply("Arr.")
-    [answer] = await here.discord.answered(await say(here, thread, ann, "Still there?"))
+    [answer] = await here.discord.answered(await here.mention(thread, ann, "Still there?"))
     assert answer.content == "**Jack**\nArr."
     here.engine.reply("Arr, again.")
-    await say(here, thread, ann, "And now?")
+    await here.mention(thread, ann, "And now?")
     assert told((await spoken(here, thread, 2))[-1]) == "Arr, again."
     [new] = here.discord.own_webhooks(guild)
     assert new is not moved
@@ -400,9 +396,9 @@ async def test_a_webhook_that_was_moved_is_replaced_for_threads(here: World) -> 
 async def test_a_reset_and_a_deleted_pair_mark_its_messages(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here)
-    await say(here, guild, ann, "One")
+    await here.mention(guild, ann, "One")
     [first] = await spoken(here, guild)
-    await say(here, guild, ann, "Two")
+    await here.mention(guild, ann, "Two")
     second = (await spoken(here, guild, 2))[1]
     opened = await here.discord.press(first, ann, label="Edit")
     await here.discord.done(opened)
@@ -418,9 +414,9 @@ async def test_the_guilds_persona_has_its_picture(here: World) -> None:
     await here.use(guild, boss, "persona picture", name="Jack", file=drawn("red"))
     await here.use(guild, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
     await here.use(guild, ann, "me persona picture", name="Rhymer", file=drawn("blue"))
-    await say(here, guild, boss, "Hello")
+    await here.mention(guild, boss, "Hello")
     await spoken(here, guild)
-    await say(here, guild, ann, "Hello")
+    await here.mention(guild, ann, "Hello")
     jack, rhymer = await spoken(here, guild, 2)
     [webhook] = here.discord.own_webhooks(guild)
     assert webhook.avatar is not None
@@ -428,7 +424,7 @@ async def test_the_guilds_persona_has_its_picture(here: World) -> None:
     assert (rhymer.author.avatar_url or "").startswith("https://cdn.discordapp.com/embed/avatars/")
     # It is changed now and then, like the bot's profile; until then a persona has a plain one.
     await here.use(guild, boss, "persona picture", name="Jack", file=drawn("green"))
-    await say(here, guild, boss, "And now?")
+    await here.mention(guild, boss, "And now?")
     assert (await spoken(here, guild, 3))[2].author.avatar_url
     changes = [each for each in here.discord.sent("PATCH", f"/webhooks/{webhook.id}") if "/messages/" not in each.path]
     assert len(changes) == 1
@@ -443,9 +439,9 @@ def drawn(colour: str) -> Attachment:
 async def test_a_place_in_line_is_the_bots_and_the_answer_the_personas(here: World) -> None:
     guild, _boss, ann = await speaking(here)
     here.engine.hang("Still ")
-    await say(here, guild, ann, "First")
+    await here.mention(guild, ann, "First")
     await here.discord.until(lambda: here.discord.spoken(guild))
-    asked = await say(here, guild, ann, "Second")
+    asked = await here.mention(guild, ann, "Second")
     await here.discord.until(lambda: here.discord.answers(asked), timeout=10)
     [waiting] = here.discord.answers(asked)
     assert "in line" in waiting.content

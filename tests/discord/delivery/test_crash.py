@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.discord.harness import World, bot_database, world
-from tests.fakes.discord.server import Interaction
+from tests.fakes.discord.server import Guild, Interaction, User
 from tests.fakes.engine import Script
 from tests.selection import SQLITE
 
@@ -120,11 +120,11 @@ async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, s
         database.close()
 
 
-async def keep_asking(here: World, people: list[tuple[object, object]], asked: list[Interaction], label: str) -> None:
+async def keep_asking(here: World, people: list[tuple[Guild, User]], asked: list[Interaction], label: str) -> None:
     """All users ask again and again, until cancelled."""
     for number in itertools.count():
         for guild, user in people:
-            asked.append(await here.discord.chat(guild, user, f"{label}, question {number}"))  # type: ignore[arg-type]
+            asked.append(await here.discord.chat(guild, user, f"{label}, question {number}"))
         await asyncio.sleep(0.4)
 
 

@@ -112,7 +112,7 @@ async def test_a_message_deleted_between_two_chunks_ends_the_delivery(here: Worl
     assert asked.texts() == shown
 
 
-@pytest.mark.long
+@pytest.mark.long  # the rule in short: a fault at any chunk, above, and tests/models/test_deliveries.py
 async def test_discord_away_for_a_while_and_two_processes(here: World) -> None:
     """What could not be shown is left, and one of the processes shows it: once."""
     await here.start_bot()

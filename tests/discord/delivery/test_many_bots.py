@@ -108,7 +108,7 @@ class Traffic:
         self.checks = 0
         self.number = 0
 
-    async def run(self, *, steps: int = 1_000_000, seconds: float = 1_000_000) -> None:
+    async def run(self, *, steps: int, seconds: float) -> None:
         acts = {
             self.chat: 60, self.reset: 6, self.leave: 6, self.join: 8, self.outage: 5, self.new_session: 4,
             self.leave_while_away: 5, self.other_number_of_shards: 3,
@@ -229,13 +229,13 @@ async def two_applications(database_url: str, folder: Path) -> AsyncIterator[lis
     guild_ids = [first + (number << 22) for number in range(NUM_GUILDS)]  # of every shard some
     user_ids = [snowflake() for _ in range(NUM_USERS)]
     applications: list[Application] = []
+    made: list[tuple[dict[int, Guild], dict[int, User]]] = []
 
     def fill(discord: FakeDiscord) -> None:
         guilds = {each: add_guild(discord, each) for each in guild_ids}
         users = {each: add_user(discord, each) for each in user_ids}
         made.append((guilds, users))
 
-    made: list[tuple[dict[int, Guild], dict[int, User]]] = []
     async with AsyncExitStack() as stack:
         for shards in (2, 1):
             split = {"SHARD_COUNT": "2", "SHARD_ID": "0"} if shards == 2 else {}
@@ -248,10 +248,12 @@ async def two_applications(database_url: str, folder: Path) -> AsyncIterator[lis
         yield applications
 
 
-async def run(database_url: str, folder: Path, seed: int, **extent: float) -> Traffic:
+async def run(
+    database_url: str, folder: Path, seed: int, *, steps: int = 1_000_000, seconds: float = 1_000_000
+) -> Traffic:
     async with two_applications(database_url, folder) as applications:
         traffic = Traffic(applications, seed)
-        await traffic.run(**extent)  # type: ignore[arg-type]
+        await traffic.run(steps=steps, seconds=seconds)
         for application in applications:
             for bot in application.here.bots:
                 log = bot.log()

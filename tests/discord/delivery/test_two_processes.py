@@ -18,7 +18,7 @@ from sqlalchemy import text
 from tests.discord.delivery.delivery_kit import PLACES, Replies, ask_in, long_reply, recorded, unlimited
 from tests.discord.delivery.test_crash import INTERRUPTED, stored
 from tests.discord.harness import World, bot_database, world
-from tests.fakes.discord.server import Interaction
+from tests.fakes.discord.server import Guild, Interaction, User
 from tests.fakes.engine import Script
 from tests.postgres import Postgres
 from tests.selection import POSTGRES, SQLITE
@@ -29,13 +29,13 @@ DEADLINE = 1.5
 """Seconds from a click until the engine's request is cancelled: one interval of the poller, and a busy machine."""
 
 
-async def talking(here: World, guild: object, user: object, *, command: str = "chat") -> Interaction:
+async def talking(here: World, guild: Guild, user: User, *, command: str = "chat") -> Interaction:
     """A reply that hangs, with its Stop button."""
     here.engine.hang("So far")
     if command == "chat":
-        asked = await here.discord.chat(guild, user, "Talk")  # type: ignore[arg-type]
+        asked = await here.discord.chat(guild, user, "Talk")
     else:
-        asked = await here.discord.command(guild, user, command)  # type: ignore[arg-type]
+        asked = await here.discord.command(guild, user, command)
     await here.discord.until(lambda: asked.messages() and asked.messages()[0].buttons())
     return asked
 
@@ -192,7 +192,7 @@ async def test_attack_what_a_process_killed_on_another_host_left_is_ended(postgr
         assert "another process has died" in here.bots[0].log()
 
 
-@pytest.mark.long
+@pytest.mark.long  # its rule in short: tests/bot/chat/test_heartbeat.py, a process that was taken for dead
 async def test_attack_a_process_taken_for_dead_finishes_its_reply(postgres_url: str, tmp_path: Path) -> None:
     async with world(postgres_url, tmp_path, **SOON) as here:
         await here.start_bot(host="elsewhere")

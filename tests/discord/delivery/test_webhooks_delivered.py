@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.discord.chat.test_webhooks import say, speaking, spoken, told
+from tests.discord.chat.test_webhooks import speaking, spoken, told
 from tests.discord.delivery.delivery_kit import long_reply, recorded, unlimited
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Message
@@ -47,7 +47,7 @@ async def killed_after_the_commit(url: str, tmp_path: Path, point: str) -> None:
         guild, _, ann = await speaking(here)
         await crash_at(here, point)
         here.engine.reply(reply := long_reply("Arr", messages=3))
-        await say(here, guild, ann, "Tell me")
+        await here.mention(guild, ann, "Tell me")
         await restart(here)
 
         def shown() -> list[Message]:
@@ -76,7 +76,7 @@ async def test_killed_while_it_streams(sqlite_url: str, tmp_path: Path, point: s
         guild, _, ann = await speaking(here)
         await crash_at(here, point)
         here.engine.hang("Once upon ")
-        await say(here, guild, ann, "Tell me")
+        await here.mention(guild, ann, "Tell me")
         await restart(here)
         await here.discord.until(
             lambda: [told(each) for each in here.discord.spoken(guild)] == [INTERRUPTED], timeout=30
@@ -92,7 +92,7 @@ async def test_killed_before_its_first_message(sqlite_url: str, tmp_path: Path) 
         guild, _, ann = await speaking(here)
         await crash_at(here, "before_message")
         here.engine.hang("Once upon ")
-        asked = await say(here, guild, ann, "Tell me")
+        asked = await here.mention(guild, ann, "Tell me")
         await restart(here)
         await here.discord.until(lambda: here.discord.answers(asked), timeout=30)
         assert [each.content for each in here.discord.answers(asked)] == [INTERRUPTED]
@@ -107,7 +107,7 @@ async def test_its_webhook_was_deleted_meanwhile(sqlite_url: str, tmp_path: Path
         guild, _, ann = await speaking(here)
         await crash_at(here, "after_finish")
         here.engine.reply("Arr, hello.")
-        asked = await say(here, guild, ann, "Tell me")
+        asked = await here.mention(guild, ann, "Tell me")
         await here.bot.wait()
         for webhook in here.discord.own_webhooks(guild):
             webhook.deleted = True
@@ -126,7 +126,7 @@ async def test_two_processes_make_one_webhook(postgres_url: str, tmp_path: Path)
         for method in ("GET", "POST"):
             here.discord.fail(method, r"/channels/\d+/webhooks", times=10, delay=0.2)
         here.engine.reply("Arr, hello.")
-        await say(here, guild, ann, "Hello")
+        await here.mention(guild, ann, "Hello")
         [message] = await spoken(here, guild)
         assert told(message) == "Arr, hello."
         await here.discord.until(lambda: len(here.discord.own_webhooks(guild)) == 1)

@@ -170,7 +170,7 @@ async def test_a_modal_takes_text_choices_and_files(
     assert sent.json(1)["message"]["id"] == str(opened.message.id if opened.message else 0)
     with pytest.raises(AssertionError):
         await fake.submit(opened, text="Hi", colour="green", files=[Attachment("a.txt", b"abc")])
-    with pytest.raises(AssertionError, match="needs a file"):
+    with pytest.raises(AssertionError, match="files is required"):
         await fake.submit(opened, text="Hi", colour="b")
 
 
@@ -252,6 +252,15 @@ SELECT = {"type": 3, "custom_id": "s", "options": [option("1"), option("2")]}
         [row({**SELECT, "options": [option(str(number)) for number in range(26)]})],
         [row({**SELECT, "max_values": 3})],
         [row({**SELECT, "min_values": 2, "max_values": 1})],
+        [
+            row(
+                {
+                    "type": 6,
+                    "custom_id": "r",
+                    "default_values": [{"id": "1", "type": "role"}, {"id": "2", "type": "role"}],
+                }
+            )
+        ],
         [{"type": 4, "custom_id": "t", "style": 1, "label": "Text"}],
         [{"type": 10, "content": "Text without the flag"}],
     ],
@@ -272,6 +281,9 @@ async def test_valid_components_are_accepted(lax: FakeDiscord, raw: RawClient) -
     body = {"flags": 1 << 15, "components": [{"type": 10, "content": "Text"}], "allowed_mentions": {"parse": []}}
     assert (await raw.send("POST", where, body))[0] == 200
     assert await raw.code("POST", where, {**body, "content": "Text"}) == 50035
+    long = [{"type": 10, "content": "x" * 2000}, {"type": 17, "components": [{"type": 10, "content": "x" * 2000}]}]
+    assert (await raw.send("POST", where, {**body, "components": long}))[0] == 200
+    assert await raw.code("POST", where, {**body, "components": [*long, {"type": 10, "content": "x"}]}) == 50035
 
 
 def text_input(custom_id: str, **fields: Any) -> dict[str, Any]:
@@ -300,6 +312,8 @@ def label(component: dict[str, Any], text: str = "A") -> dict[str, Any]:
         ({"components": [row(text_input("a"))]}, True),
         ({"components": [row(text_input("a", label="A"), text_input("b", label="B"))]}, True),
         ({"components": [row(button())]}, True),
+        ({"components": [label(SELECT)]}, False),
+        ({"components": [label({**SELECT, "disabled": True})]}, True),
         ({"components": [label({"type": 19, "custom_id": "f", "max_values": 11})]}, True),
     ],
 )
@@ -366,17 +380,23 @@ async def test_suggestions_have_limits_and_three_seconds(lax: FakeDiscord, raw: 
 
 
 COMMAND = {"name": "a", "description": "A", "type": 1}
+MENU = {"name": "A B", "type": 3}
 STRING = {"type": 3, "name": "b", "description": "B"}
+CHOICE = {"name": "A", "value": "a"}
 
 
 @pytest.mark.parametrize(
     ("commands", "code"),
     [
-        ([COMMAND, {"name": "A B", "type": 3}, {"name": "A B", "type": 2}], 0),
+        ([COMMAND, MENU, {**MENU, "type": 2}], 0),
         ([{**COMMAND, "name": "Upper"}], 50035),
         ([{**COMMAND, "name": "two words"}], 50035),
         ([{**COMMAND, "description": ""}], 50035),
         ([COMMAND, COMMAND], 50035),
+        ([{**COMMAND, "description_localizations": {"ko": "가"}}, {**MENU, "name_localizations": {"ko": "나 다"}}], 0),
+        ([{**COMMAND, "description_localizations": {"kr": "가"}}], 50035),
+        ([{**COMMAND, "description_localizations": {"ko": "가" * 101}}], 50035),
+        ([{**COMMAND, "options": [{**STRING, "choices": [{**CHOICE, "name_localizations": {"en": "A"}}]}]}], 50035),
         ([{"name": "A", "type": 3, "description": "no"}], 50035),
         ([{"name": f"m{number}", "type": 3} for number in range(16)], 30032),
         ([{"name": f"u{number}", "type": 2} for number in range(16)], 30032),

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.fakes.discord.messages import Attachment, usable_components
-from tests.fakes.discord.rules import ApiError, invalid, utf16_length
+from tests.fakes.discord.rules import SPEC, ApiError, invalid, utf16_length
 from tests.fakes.discord.state import Json
 
-MESSAGE_LENGTH, EMBED_LENGTH, TOTAL_COMPONENTS, FILES = 2000, 6000, 40, 10
+MESSAGE_LENGTH, EMBED_LENGTH, FILES = 2000, 6000, 10
+TOTAL_COMPONENTS, TOTAL_TEXT = 40, 4000  # of a message of components
 COMMAND_LENGTH, COMMANDS = 8000, {1: 100, 2: 15, 3: 15}
 ROW, BUTTON, SELECTS, TEXT_INPUT, LABEL, FILE_UPLOAD = 1, 2, {3, 5, 6, 7, 8}, 4, 18, 19
 SLASH_NAME = re.compile(r"[-_'\w]{1,32}")
 MODAL_FIELDS = 5
+LOCALES = frozenset(SPEC["components"]["schemas"]["AvailableLocalesEnum"]["enum"])
 
 
 def number_components(components: list[Json]) -> list[Json]:
@@ -70,6 +72,8 @@ def check_message(
     if v2:
         if _count(components) > TOTAL_COMPONENTS:
             raise invalid("components", "The total number of components must be 40 or fewer")
+        if _text_length(components) > TOTAL_TEXT:
+            raise invalid("components", "The total text of all components must be 4000 or fewer in length")
     elif len(components) > 5 or any(item["type"] != ROW for item in components):
         raise invalid("components", "Must be 5 or fewer action rows", code="BASE_TYPE_BAD_LENGTH")
     _check_components(components, "components")
@@ -84,6 +88,12 @@ def _embed_length(embed: Json) -> int:
 
 def _count(components: Iterable[Json]) -> int:
     return sum(1 + _count(item.get("components", ())) + bool(item.get("accessory")) for item in components)
+
+
+def _text_length(components: Iterable[Json]) -> int:
+    return sum(
+        utf16_length(item.get("content") or "") + _text_length(item.get("components", ())) for item in components
+    )
 
 
 def _check_components(components: list[Json], path: str) -> None:
@@ -122,11 +132,13 @@ def _check_button(button: Json, path: str) -> None:
 
 
 def check_select(select: Json, path: str) -> None:
-    """A select menu: as many values as there are options, and each only once."""
+    """A select menu: as many values as there are options, each only once, and no more of them chosen than allowed."""
     least, most = select.get("min_values"), select.get("max_values")
     least, most = 1 if least is None else least, 1 if most is None else most
     if least > most:
         raise invalid(f"{path}.min_values", "min_values must not be above max_values")
+    if (chosen := select.get("default_values")) and not least <= len(chosen) <= most:
+        raise invalid(f"{path}.default_values", "There must be as many as min_values and max_values allow")
     if select["type"] == 3:
         options = select["options"]
         if most > len(options):
@@ -153,6 +165,8 @@ def check_modal(modal: Json) -> None:
     for field in fields:
         if field["type"] in SELECTS:
             check_select(field, "data.components")
+            if field.get("disabled"):
+                raise invalid("data.components.disabled", "A select menu in a modal cannot be disabled")
         least, most = field.get("min_length") or 0, field.get("max_length") or 4000
         if field["type"] == TEXT_INPUT and (least > most or utf16_length(field.get("value") or "") > most):
             raise invalid("data.components.value", f"Must be between {least} and {most} in length.")
@@ -184,6 +198,7 @@ def check_commands(commands: list[Json]) -> None:
         raise invalid("name", f"duplicate: {repeated[0]}", code="APPLICATION_COMMANDS_DUPLICATE_NAME")
     for position, command in enumerate(commands):
         where = str(position)
+        _check_locales(command, where)
         if (command.get("type") or 1) != 1:
             if command.get("description") or command.get("options"):
                 raise invalid(f"{where}.description", "A context menu command has neither description nor options")
@@ -192,6 +207,15 @@ def check_commands(commands: list[Json]) -> None:
         _check_options(command.get("options") or [], where, depth=0)
         if _command_length(command) > COMMAND_LENGTH:
             raise invalid(where, "Command exceeds maximum size", code="APPLICATION_COMMAND_TOO_LARGE")
+
+
+def _check_locales(node: Json, where: str) -> None:
+    """Translations of a command, its options and choices are for languages that Discord's clients have."""
+    for key in ("name_localizations", "description_localizations"):
+        if unknown := (node.get(key) or {}).keys() - LOCALES:
+            raise invalid(f"{where}.{key}", f"Not a locale: {min(unknown)}", code="ENUM_TYPE_COERCE")
+    for each in (*(node.get("options") or ()), *(node.get("choices") or ())):
+        _check_locales(each, where)
 
 
 def _check_named(node: Json, where: str) -> None:

@@ -45,7 +45,7 @@ async def gateway(rest: Rest, request: web.Request, given: Json) -> web.Response
 
 
 async def list_commands(rest: Rest, request: web.Request, given: Json) -> web.Response:
-    """The registered commands; their translations only for who asks for them."""
+    """The registered commands; with their translations only if the request asks for these."""
     wanted = request.query.get("with_localizations") == "true"
     return json_response(rest.commands if wanted else [_without_translations(each) for each in rest.commands])
 

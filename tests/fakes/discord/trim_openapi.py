@@ -37,6 +37,8 @@ USED_OPERATIONS = {
     "/webhooks/{webhook_id}/{webhook_token}/messages/@original": ("get", "patch", "delete"),
     "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}": ("get", "patch", "delete"),
 }
+USED_SCHEMAS = ("AvailableLocalesEnum",)
+"""Those that no path refers to: of translations, which the file allows for any language."""
 PREFIX = "#/components/schemas/"
 DOCUMENTATION = {"description", "title", "x-discord-union", "format"}
 
@@ -73,7 +75,7 @@ def trim(spec: dict[str, Json]) -> dict[str, Json]:
         operations = spec["paths"][path]  # type: ignore[index,call-overload]
         paths[path] = {method: _request(operations[method]) for method in methods}
     schemas = spec["components"]["schemas"]  # type: ignore[index,call-overload]
-    wanted, queue = set(), list(references(paths))
+    wanted, queue = set(), [*references(paths), *USED_SCHEMAS]
     while queue:
         name = queue.pop()
         if name not in wanted:

@@ -242,9 +242,9 @@ class Using(People):
         given = list(value) if isinstance(value, list | tuple) else [value] if value is not None else []
         if not given:
             given = [each["value"] for each in options if each.get("default")]
+        assert len(given) <= (field.get("max_values") or 1)
+        assert given or not field.get("required", True), f"{field['custom_id']} is required"
         if kind == FILE_UPLOAD:
-            assert len(given) <= (field.get("max_values") or 1)
-            assert given or not field.get("required", True), f"{field['custom_id']} needs a file"
             for file in given:
                 assert isinstance(file, Attachment)
                 self._option("", file)

@@ -79,7 +79,8 @@ async def test_to_a_server_in_order_of_arrival_a_guild_sends_as_many_ahead_as_it
     for expected in (2, 4):  # the first reply begins, and its second token shows that one is written
         reply = estimate.first_token("a")
         reply.token()
-        [task.result().release() for task in tasks[: await sent()]]
+        for task in tasks[: await sent()]:
+            task.result().release()
         now += 0.01
         assert await sent() == expected
     assert estimate.most_at_once == 2

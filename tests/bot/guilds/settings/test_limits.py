@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +14,8 @@ from models.types import DIRECT_MESSAGES, GuildSettings, Limits, RolePolicy
 NUMBERS = st.one_of(st.none(), st.integers(1, 2000))
 
 
-def settings(**values: object) -> Settings:
-    return Settings(_env_file=None, **values)  # type: ignore[arg-type]
+def settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)
 
 
 def test_the_defaults_are_on() -> None:
@@ -36,14 +38,15 @@ def test_the_best_role_replaces_the_guilds_number_below_the_operators(
 
 
 def test_no_number_above_the_operators_is_taken_and_an_old_one_is_no_obstacle() -> None:
-    most = settings(
-        **dict.fromkeys(OPERATORS.values(), 5),
-    )
+    most = settings(**dict.fromkeys(OPERATORS.values(), 5))
+    six: dict[str, Any]
     for name in OPERATORS:
-        [(shown, limit, got)] = limits_above(most, GuildSettings(), GuildSettings(**{name: 6}))  # type: ignore[arg-type]
+        six = {name: 6}
+        [(shown, limit, got)] = limits_above(most, GuildSettings(), GuildSettings(**six))
         assert (limit, got) == (5, 6)
         assert "turns" not in shown
-        assert not list(limits_above(most, GuildSettings(**{name: 6}), GuildSettings(**{name: 6}, locale="ko")))  # type: ignore[arg-type]
+        assert not list(limits_above(most, GuildSettings(**six), GuildSettings(**six, locale="ko")))
     for name in OF_ROLES:
-        above = GuildSettings(roles=(RolePolicy(1, **{name: 6}),))  # type: ignore[arg-type]
+        six = {name: 6}
+        above = GuildSettings(roles=(RolePolicy(1, **six),))
         assert [limit for _, limit, _ in limits_above(most, GuildSettings(), above)] == [5]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from models.queries import audit_log
-from models.types import AuditRecord, DialogKey
-from tests.discord.harness import World, bot_database
-from tests.fakes.discord.server import Guild, Interaction
+from tests.discord.commands.command_kit import audited, refused
+from tests.discord.harness import World
+from tests.fakes.discord.server import Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,18 +16,9 @@ def prompt(here: World) -> list[str]:
     return [message["content"] for message in here.engine.requests[-1].messages[1:]]
 
 
-def refused(asked: Interaction, because: str) -> bool:
-    """Refused at once by an ephemeral response: no public "thinking…" was ever shown."""
-    [message] = asked.messages()
-    return because in message.content and message.ephemeral and asked.callback_type == 4
-
-
-async def audited(here: World, guild: Guild) -> tuple[AuditRecord, ...]:
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        found = await audit_log(session, key=DialogKey(guild.id, 0), limit=10)
-    await database.close()
-    return found
+def refused_at_once(asked: Interaction, because: str) -> bool:
+    """Refused without a public "thinking…" before it."""
+    return refused(asked, because) and asked.callback_type == 4
 
 
 async def test_a_setting_applies_is_shown_is_audited_and_can_be_reset(here: World) -> None:
@@ -53,7 +41,7 @@ async def test_a_setting_applies_is_shown_is_audited_and_can_be_reset(here: Worl
     everything = await here.use(guild, boss, "config reset", setting="everything")
     assert "`max_reply_tokens` **512** (the default)" in everything.reply()
     records = await audited(here, guild)
-    assert [json.loads(record.details) for record in records] == [
+    assert [record.details for record in records] == [
         {"max_reply_tokens": {"old": 7, "new": None}},
         {"max_chat_logs": {"old": 1, "new": None}},
         {"max_chat_logs": {"old": None, "new": 1}, "max_reply_tokens": {"old": None, "new": 7}},
@@ -71,7 +59,7 @@ async def test_a_value_above_the_operators_limit_is_refused(here: World, option:
     assert f"`{option}` can be {limit} at most" in said.reply()
     shown = await here.use(guild, boss, "config show")
     assert "`daily_messages` **no limit**" in shown.reply()  # all or nothing
-    assert await audited(here, guild) == ()
+    assert await audited(here, guild) == []
 
 
 async def test_config_set_without_a_setting_is_refused(here: World) -> None:
@@ -85,11 +73,11 @@ async def test_config_is_refused_to_members_even_from_a_modified_client(here: Wo
     options: dict[str, str | int] = {"config set": {"max_chat_logs": 0}, "config reset": {"setting": "roles"}}.get(
         command, {}
     )
-    assert refused(await here.use(guild, ann, command, **options), "Manage Server")
+    assert refused_at_once(await here.use(guild, ann, command, **options), "Manage Server")
     registered = next(each for each in here.discord.rest.commands if each["name"] == "config")
     in_dm = await here.discord.force_command(here.discord.dm(ann), None, ann, registered["id"], command, **options)
     await here.discord.done(in_dm)
-    assert refused(in_dm, "not in direct messages")
+    assert refused_at_once(in_dm, "not in direct messages")
 
 
 async def test_the_bot_answers_only_in_listed_channels_and_their_threads(here: World) -> None:
@@ -103,8 +91,8 @@ async def test_the_bot_answers_only_in_listed_channels_and_their_threads(here: W
     asked_before = len(here.engine.requests)
     for place in (guild, elsewhere):
         for person in (ann, boss):
-            assert refused(await here.ask(place, person, "Hi"), f"Ask me in <#{bots.id}>.")
-    assert refused(await here.use(guild, ann, "regenerate"), f"Ask me in <#{bots.id}>.")
+            assert refused_at_once(await here.ask(place, person, "Hi"), f"Ask me in <#{bots.id}>.")
+    assert refused_at_once(await here.use(guild, ann, "regenerate"), f"Ask me in <#{bots.id}>.")
     assert len(here.engine.requests) == asked_before
     assert (await here.ask(bots, ann, "Hi")).reply() == "You said: Hi"
     assert (await here.ask(thread, ann, "Hi again")).reply() == "You said: Hi again"
@@ -114,7 +102,7 @@ async def test_the_bot_answers_only_in_listed_channels_and_their_threads(here: W
     await here.use(guild, boss, "config channels add", channel=elsewhere)  # a thread, without its channel
     assert (await here.ask(elsewhere, ann, "Here too")).reply() == "You said: Here too"
     await here.use(guild, boss, "config channels remove", channel=bots)
-    assert refused(await here.ask(bots, ann, "Still?"), f"<#{elsewhere.id}>")
+    assert refused_at_once(await here.ask(bots, ann, "Still?"), f"<#{elsewhere.id}>")
     await here.use(guild, boss, "config channels clear")
     assert (await here.ask(guild, ann, "Everywhere")).reply() == "You said: Everywhere"
 
@@ -126,9 +114,9 @@ async def test_the_bot_answers_only_listed_roles_in_that_guild(here: World) -> N
     added = await here.use(guild, boss, "config roles add", role=friends)
     assert f"`roles` <@&{friends.id}>" in added.reply()
     assert (await here.ask(guild, ann, "Hi")).reply() == "You said: Hi"
-    assert refused(await here.ask(guild, bob, "Hi"), f"<@&{friends.id}>")
+    assert refused_at_once(await here.ask(guild, bob, "Hi"), f"<@&{friends.id}>")
     friends.members.discard(ann.id)  # the role was taken away
-    assert refused(await here.ask(guild, ann, "Hi"), f"<@&{friends.id}>")
+    assert refused_at_once(await here.ask(guild, ann, "Hi"), f"<@&{friends.id}>")
     other, _ = await here.member("other")
     assert (await here.ask(other, bob, "Hi")).reply() == "You said: Hi"  # the rule applies to the first guild only
     await here.use(guild, boss, "config roles remove", role=friends)
@@ -204,7 +192,7 @@ async def test_guild_rules_hold_after_a_restart_before_they_are_cached(here: Wor
     assert [message.ephemeral for message in first.messages()] == [True]
     assert first.original
     assert first.original.deleted
-    assert refused(await here.ask(guild, boss, "Hi again"), f"<#{bots.id}>")
+    assert refused_at_once(await here.ask(guild, boss, "Hi again"), f"<#{bots.id}>")
     assert len(here.engine.requests) == asked_before
 
 
@@ -222,7 +210,7 @@ async def test_a_persona_can_be_rolled_back(here: World) -> None:
     await here.ask(guild, boss, "Who are you?")
     assert here.engine.requests[-1].messages[0]["content"] == "You are a pirate."
     ann = here.discord.user("ann")
-    assert refused(await here.use(guild, ann, "persona rollback", version=2), "Manage Server")
+    assert refused_at_once(await here.use(guild, ann, "persona rollback", version=2), "Manage Server")
     assert "no persona of your own" in (await here.use(guild, ann, "me persona versions")).reply()
     assert "no version 1" in (await here.use(guild, ann, "me persona rollback", version=1)).reply()
 

@@ -8,7 +8,8 @@ import pytest
 
 from models.maintenance.cleanup import clean
 from models.queries.deletion.retention import RetentionLimits
-from tests.discord.harness import World, bot_database
+from tests.discord.commands.command_kit import refused
+from tests.discord.harness import World
 from tests.fakes.discord.server import Guild, Interaction, Message, User
 from tests.fakes.discord.state import Permission
 
@@ -16,12 +17,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DATABASE = "postgres"
 
 MENU = "Report this answer"
-
-
-async def guild_of(here: World) -> tuple[Guild, User, User]:
-    """A guild, an admin of it and a member."""
-    guild, boss = await here.member("boss", manager=True)
-    return guild, boss, here.discord.user("ann")
 
 
 async def report(here: World, message: Message, user: User, reason: str) -> str:
@@ -56,14 +51,9 @@ async def said(here: World, used: Interaction, text: str) -> None:
     await here.discord.until(lambda: text in " ".join(used.texts()))
 
 
-def refused(used: Interaction, because: str) -> bool:
-    [message] = used.messages()
-    return because in message.content and message.ephemeral
-
-
 async def test_a_member_reports_an_answer_and_an_admin_reads_it_in_full(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     room = here.discord.channel(guild, "mods")
     await here.discord.announce(room)
     chosen = await here.use(guild, boss, "admin reports", channel=room)
@@ -113,7 +103,7 @@ async def test_a_member_reports_an_answer_and_an_admin_reads_it_in_full(both: Wo
 
 async def test_a_report_outlives_the_conversation_but_not_the_askers_own_deletion(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     bob = here.discord.user("bob")
     await here.use(guild, boss, "config set", scope="channel")
     await here.ask(guild, bob, "Bob was here first")
@@ -138,7 +128,7 @@ async def test_a_report_outlives_the_conversation_but_not_the_askers_own_deletio
 
 async def test_a_report_by_others_shows_no_notes_and_nothing_that_was_asked_in_private(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.use(guild, boss, "config memory on")
     await here.use(guild, ann, "memory on")
     await here.use(guild, ann, "memory add", note="I am allergic to peanuts")
@@ -166,25 +156,24 @@ async def test_a_report_by_others_shows_no_notes_and_nothing_that_was_asked_in_p
 
 async def test_reports_are_limited_and_deleted_after_their_retention(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     asked = [await here.ask(guild, ann, f"Number {number}") for number in range(6)]
     outcomes = [await report(here, each.messages()[0], ann, "Bad") for each in asked]
     assert [("Thank you" in each) for each in outcomes] == [True] * 5 + [False]
     assert "within a day" in outcomes[-1]
     message = await listed(here, guild, boss)
     assert "5 reports, 5 open" in message.content
-    database = await bot_database(here.database_url)
     month = timedelta(days=30)
-    for days, left in ((29, "5 reports"), (31, "Nothing is reported")):
-        now = datetime.now(UTC) + timedelta(days=days)
-        await clean(database, limits=RetentionLimits(timedelta(days=400), timedelta(days=400), month), now=now)
-        assert left in (await listed(here, guild, boss)).content
-    await database.close()
+    async with here.database() as database:
+        for days, left in ((29, "5 reports"), (31, "Nothing is reported")):
+            now = datetime.now(UTC) + timedelta(days=days)
+            await clean(database, limits=RetentionLimits(timedelta(days=400), timedelta(days=400), month), now=now)
+            assert left in (await listed(here, guild, boss)).content
 
 
 async def test_report_takes_the_last_answer_also_a_private_one_that_others_cannot_report(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     assert refused(await here.use(guild, ann, "report"), "I have not answered you here yet")
     await here.ask(guild, ann, "A secret", private=True)
     opened = await here.use(guild, ann, "report")
@@ -215,7 +204,7 @@ async def test_report_takes_the_last_answer_also_a_private_one_that_others_canno
 
 async def test_who_opted_out_is_asked_to_tell_the_admins_themselves(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     asked = await here.ask(guild, ann, "One")
     bob = here.discord.user("bob")
     await here.use(guild, bob, "privacy optout")
@@ -229,7 +218,7 @@ async def test_who_opted_out_is_asked_to_tell_the_admins_themselves(both: World)
 
 async def test_reports_are_for_admins_of_that_guild_alone(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     elsewhere, eve = await here.member("eve", manager=True)
     asked = await here.ask(guild, ann, "One")
     await report(here, asked.messages()[0], ann, "Bad")
@@ -257,7 +246,7 @@ async def test_reports_are_for_admins_of_that_guild_alone(both: World) -> None:
 
 async def test_the_list_is_paged_and_a_channel_without_permission_is_refused(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     for user in (ann, here.discord.user("bob")):
         for number in range(4):
             asked = await here.ask(guild, user, f"Number {number} of {user.name}")

@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
-from typing import Any, get_args
 
 import pytest
 
-from bot.cogs.config.changes import RESETS, Setting
-from bot.cogs.settings_panel.draw import Panel, draw
-from bot.cogs.settings_panel.entries import value_text
-from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source
-from bot.guilds.settings.limits import OPERATORS
+from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages
 from bot.settings import load_settings
-from models.queries import audit_log, guild_settings
-from models.types import DialogKey, GuildSettings, RolePolicy
-from tests.discord.harness import World, bot_database
-from tests.fakes.discord.forms import check_message, number_components
-from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
+from models.types import GuildSettings
+from tests.discord.commands.command_kit import audited, stored
+from tests.discord.commands.config.panel_kit import choose, ids, opened, press, refusal, text_of, write
+from tests.discord.harness import World
+from tests.fakes.discord.server import Attachment, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NAMES = [entry.name for entry in guild_entries(GuildSettings(), load_settings(env_file=None))]
 PAGE_OF = {entry.name: entry.page for entry in guild_entries(GuildSettings(), load_settings(env_file=None))}
-
-
-async def stored(here: World, guild: Guild) -> GuildSettings:
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        found = await guild_settings(session, key=DialogKey(guild.id, 0))
-    await database.close()
-    return found
-
-
-async def audited(here: World, guild: Guild) -> list[tuple[str, int | None, Any]]:
-    """Actions, who did them and their details, the newest first."""
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        found = await audit_log(session, key=DialogKey(guild.id, 0), limit=20)
-    await database.close()
-    return [(each.action, each.actor_id, json.loads(each.details)) for each in found]
-
-
-def texts_in(components: Any) -> list[str]:
-    """The texts of components, at any depth."""
-    if isinstance(components, list):
-        return [text for each in components for text in texts_in(each)]
-    own = [components["content"]] if components.get("type") == 10 else []
-    return own + texts_in(components.get("components", []))
-
-
-def text_of(message: Message) -> str:
-    """All texts of a panel."""
-    return "\n".join(texts_in(message.components))
-
-
-def ids(message: Message, what: str, name: str = "") -> list[str]:
-    """The custom ids of the components that do this to this setting."""
-    found = [each["custom_id"] for each in message.all_components() if not each.get("disabled")]
-    return [each for each in found if each.split(":")[1] == what and name in ("", each.split(":")[3])]
-
-
-async def opened(here: World, guild: Guild, user: User) -> Message:
-    used = await here.use(guild, user, "config panel")
-    [panel] = used.messages()
-    assert panel.ephemeral
-    return panel
+NAMES = list(PAGE_OF)
 
 
 async def turn_to(here: World, panel: Message, user: User, page: str) -> None:
@@ -76,35 +27,6 @@ async def turn_to(here: World, panel: Message, user: User, page: str) -> None:
         return  # an edit that shows the same could come after the next one
     await here.discord.select(panel, user, page, custom_id=menu)
     await here.discord.until(lambda: f":{name}:" in str(panel.components))
-
-
-async def press(here: World, panel: Message, user: User, what: str, name: str, says: str = "Saved") -> None:
-    """Press a button of a setting and wait for the panel that follows."""
-    [custom_id] = ids(panel, what, name)
-    await here.discord.press(panel, user, custom_id=custom_id)
-    await here.discord.until(lambda: says in text_of(panel) and custom_id not in ids(panel, what, name))
-
-
-async def choose(here: World, panel: Message, user: User, name: str, *values: Any) -> None:
-    [custom_id] = ids(panel, "set", name)
-    await here.discord.select(panel, user, *values, custom_id=custom_id)
-    await here.discord.until(lambda: "Saved" in text_of(panel) and custom_id not in ids(panel, "set", name))
-
-
-async def write(here: World, panel: Message, user: User, name: str, value: str) -> Interaction:
-    """Fill in the form of a number."""
-    [custom_id] = ids(panel, "open", name)
-    form = await here.discord.press(panel, user, custom_id=custom_id)
-    await here.discord.done(form)
-    return await here.discord.submit(form, value=value)
-
-
-async def refusal(here: World, used: Interaction) -> str:
-    """The ephemeral answer to a press that changes nothing."""
-    await here.discord.until(lambda: bool(used.messages()))
-    [message] = used.messages()
-    assert message.ephemeral
-    return message.content
 
 
 async def test_every_setting_is_on_a_page_with_its_value_and_source(both: World) -> None:
@@ -298,7 +220,7 @@ async def test_a_reply_is_shown_once_where_streaming_is_off(both: World) -> None
     assert [text for _, text in message.edits if "word" in text and "word5" not in text] == []
     assert "word5" in message.content
     both.engine.reply(*words, pace=0.25)
-    said = await both.discord.say(guild, ann, f"<@{both.discord.bot.id}> talk")
+    said = await both.mention(guild, ann, "talk")
     [answer] = await both.discord.answered(said)
     shown = [text for _, text in answer.edits]
     assert "I am writing" in shown[0]  # a button to stop it needs a message
@@ -321,9 +243,7 @@ async def test_files_are_left_aside_where_they_are_off(both: World) -> None:
     assert "I do not read files here" in asked.messages()[0].content
     assert "You said" in asked.messages()[0].content
     assert "anchor" not in json.dumps(both.engine.requests[-1].messages)
-    alone = await both.discord.say(
-        guild, ann, f"<@{both.discord.bot.id}>", files=[Attachment("secret.txt", b"the word is anchor")]
-    )
+    alone = await both.mention(guild, ann, "", files=[Attachment("secret.txt", b"the word is anchor")])
     [answer] = await both.discord.answered(alone)
     assert "I do not read files here" in answer.content
     assert both.discord.rest.cdn.num_bytes_sent == fetched  # nothing is loaded to be left aside
@@ -347,73 +267,6 @@ async def test_set_shows_and_resets_what_had_no_command(both: World) -> None:
     await both.use(guild, boss, "config set", language="en")
     await both.use(guild, boss, "config set", language="auto")
     assert (await stored(both, guild)).locale is None
-
-
-async def test_every_page_fits_into_a_message() -> None:
-    """With everything chosen, long lists and the longest texts."""
-    many = [1_000_000_000_000_000_000 + number for number in range(100)]
-    operator = load_settings(env_file=None)
-    settings = GuildSettings(
-        channels=frozenset(many),
-        locked_channels=frozenset(many),
-        channel_scopes=tuple((each, "member-channel") for each in many),
-        roles=tuple(RolePolicy(each, True, 10**9, True, 10**6, 10**5, 10**9) for each in many),
-        own_personas="roles",
-        **dict.fromkeys(OPERATORS, 10**6),
-        filter_words=tuple(f"secret{each}" for each in range(200)),
-        moderation=True,
-        moderation_thresholds=tuple((f"{each:02}" + "a" * 48, 0.123456) for each in range(40)),
-    )
-    entries = guild_entries(settings, operator)
-    panel = Panel("config", "Settings", guild_pages(), entries, settings, guild_source(), 10**18)
-    for page in guild_pages():
-        components = draw(panel, page, note="x" * 300).to_components()
-        check_message("", (), number_components(components), (), v2=True)
-        assert sum(map(len, texts_in(components))) <= 4000  # Discord's limit for all texts of a message
-
-
-async def test_what_the_operator_allows_no_more_is_shown_as_that() -> None:
-    chosen = GuildSettings(max_chat_logs=50, session_ttl=timedelta(days=30), memory=True)
-    entries = guild_entries(chosen, load_settings(env_file=None, memory=False))
-    shown = {entry.name: value_text(entry, chosen, guild_source()) for entry in entries}
-    assert shown["max_chat_logs"] == "**10** · the limit of this bot's owner (50 was chosen)"
-    assert shown["idle_time"] == "**7 days** · the limit of this bot's owner (30 days was chosen)"
-    assert shown["memory"] == "**off** · the owner of this bot allows none"
-    assert shown["daily_messages"] == "**no limit** · the default"
-
-
-async def test_limits_have_the_operators_numbers_and_bounds() -> None:
-    operator = load_settings(env_file=None, member_daily_messages=50)
-    chosen = GuildSettings(minute_messages=5, guild_minute_messages=1000, daily_tokens=7)
-    shown = {entry.name: value_text(entry, chosen, guild_source()) for entry in guild_entries(chosen, operator)}
-    assert shown["minute_messages"] == "**5** · chosen by this guild"
-    assert shown["running_replies"] == "**2** · the default"
-    assert shown["daily_messages"] == "**50** · the default"
-    assert shown["daily_tokens"] == "**7** · chosen by this guild"
-    assert shown["guild_minute_messages"] == "**600** · the limit of this bot's owner (1,000 was chosen)"
-    assert shown["guild_daily_messages"] == "**no limit** · the default"
-
-
-async def test_a_reset_is_that_of_the_command_where_it_has_the_same_name() -> None:
-    """But for `roles`: the command also takes the roles' daily numbers back, which the panel has on another page."""
-    everything = GuildSettings(
-        dialog_scope="thread", max_chat_logs=1, max_reply_tokens=1, retention_days=1, session_ttl=timedelta(hours=1),
-        own_personas="roles", streaming=False, locale="ko", channels=frozenset({1}),
-        roles=(RolePolicy(2, True, 1, True, 1, 1, 1),), channel_scopes=((3, "channel"),),
-        locked_channels=frozenset({4}), memory=True, persona_face="name", files=False, filter_words=("a",),
-        moderation=True, moderation_thresholds=(("violence", 0.25),), **dict.fromkeys(OPERATORS, 1),
-    )  # fmt: skip
-    resets = dict(RESETS)
-    reset = everything
-    for entry in guild_entries(everything, load_settings(env_file=None)):
-        after = entry.reset(everything)
-        assert after != everything, entry.name
-        if entry.name in resets and entry.name != "roles":
-            assert after == resets[entry.name](everything), entry.name
-        reset = entry.reset(reset)
-    assert reset == GuildSettings()  # nothing is left that only `everything` takes back
-    assert len(get_args(Setting)) <= 25  # Discord's limit for the choices of an option
-    assert set(get_args(Setting)) == set(resets)
 
 
 async def test_limits_and_filters_are_changed_shown_and_reset(both: World) -> None:

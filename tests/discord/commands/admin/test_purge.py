@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import func, select, update
 
-from models.queries import audit_log
 from models.tables import Dialog, Persona, Purge
-from models.types import DialogKey
-from tests.discord.harness import World, bot_database, world
+from tests.discord.commands.command_kit import audited, refused
+from tests.discord.harness import World
 from tests.fakes.discord.server import Guild, Interaction, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world_of_both(
-    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
-    """A bot that looks every half second for what is due."""
-    folder = tmp_path_factory.mktemp("world")
-    if request.param == "sqlite":
-        shutil.copy(sqlite_template, folder / "guildllama.db")
-        url = f"sqlite:///{folder / 'guildllama.db'}"
-    else:
-        server = request.getfixturevalue("postgres")
-        url = server.url(server.create_migrated())
-    async with world(url, folder, constants={"bot.guilds.retention.PURGE_INTERVAL": 0.5}) as made:
-        yield made
-
-
-async def guild_of(here: World) -> tuple[Guild, User, User]:
-    guild, boss = await here.member("boss", manager=True)
-    return guild, boss, here.discord.user("ann")
+CONSTANTS = {"bot.guilds.retention.PURGE_INTERVAL": 0.5}
+"""The bot looks every half second for what is due."""
 
 
 async def question(here: World, guild: Guild, boss: User, what: str, **options: Any) -> Message:
@@ -63,28 +38,18 @@ async def purged(here: World, message: Message, boss: User, typed: str) -> None:
 
 
 async def scalar(here: World, statement: Any) -> Any:
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        found = await session.scalar(statement)
-    await database.close()
-    return found
+    async with here.database() as database, database.read() as session:
+        return await session.scalar(statement)
 
 
 async def make_due(here: World) -> None:
-    database = await bot_database(here.database_url)
-    async with database.write() as session:
+    async with here.database() as database, database.write() as session:
         await session.execute(update(Purge).values(due_at=datetime.now(UTC) - timedelta(seconds=1)))
-    await database.close()
-
-
-def refused(used: Interaction, because: str) -> bool:
-    [message] = used.messages()
-    return because in message.content and message.ephemeral
 
 
 async def test_conversations_are_hidden_at_once_and_come_back_after_a_restart(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     other = here.discord.guild("another guild")
     await here.discord.join(other)
     asked = await here.ask(guild, ann, "Ann's old words")
@@ -119,17 +84,14 @@ async def test_conversations_are_hidden_at_once_and_come_back_after_a_restart(bo
         "Ann's new words", "You said: Ann's new words", "Going on",
     ]  # fmt: skip
     assert await scalar(here, select(func.count(Purge.id))) == 0
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        log = await audit_log(session, key=DialogKey(guild.id, 0), limit=5)
-    await database.close()
+    log = await audited(here, guild)
     assert [(each.action, each.actor_id) for each in log] == [("purge.undo", boss.id), ("purge", boss.id)]
-    assert '"dialogs": 3' in log[1].details
+    assert log[1].details["dialogs"] == 3
 
 
 async def test_what_is_not_brought_back_is_deleted_and_the_engines_cache_erased(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.ask(guild, ann, "One")
     await here.ask(guild, boss, "Two")
     erased = len(here.engine.erased)
@@ -143,11 +105,7 @@ async def test_what_is_not_brought_back_is_deleted_and_the_engines_cache_erased(
     async def gone() -> bool:
         return await scalar(here, select(func.count(Dialog.id)).where(Dialog.purge_id.is_not(None))) == 0
 
-    for _ in range(60):
-        if await gone():
-            break
-        await asyncio.sleep(0.2)
-    assert await gone()
+    await here.until(gone)
     assert await scalar(here, select(func.count(Dialog.id)).where(Dialog.guild_id == guild.id)) == 1
     await here.discord.press(message, boss, "Undo")
     await here.discord.until(lambda: "too late" in message.content)
@@ -157,17 +115,15 @@ async def test_what_is_not_brought_back_is_deleted_and_the_engines_cache_erased(
 
 async def test_only_what_is_old_enough(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.ask(guild, ann, "Old")
     await here.ask(guild, boss, "New")
-    database = await bot_database(here.database_url)
-    async with database.write() as session:
+    async with here.database() as database, database.write() as session:
         await session.execute(
             update(Dialog)
             .where(Dialog.guild_id == guild.id, Dialog.user_id == ann.id)
             .values(last_active_at=datetime.now(UTC) - timedelta(days=8))
         )
-    await database.close()
     message = await question(here, guild, boss, "conversations", older_than=7)
     assert "1 conversation with 1 answer" in message.content
     await purged(here, message, boss, "1")
@@ -177,7 +133,7 @@ async def test_only_what_is_old_enough(both: World) -> None:
 
 async def test_personas_and_notes_go_at_once(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.use(guild, boss, "persona set", prompt="You are Jack.", name="Jack")
     await here.use(guild, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
     await here.use(guild, boss, "config memory on")
@@ -203,7 +159,7 @@ async def test_personas_and_notes_go_at_once(both: World) -> None:
 
 async def test_a_reply_that_is_written_meanwhile_is_shown_but_not_kept(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.ask(guild, ann, "Before")
     here.engine.hang("So far")
     running = await here.discord.chat(guild, ann, "Running")
@@ -221,7 +177,7 @@ async def test_a_reply_that_is_written_meanwhile_is_shown_but_not_kept(both: Wor
 
 async def test_purge_is_for_admins_of_that_guild_alone(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     elsewhere, eve = await here.member("eve", manager=True)
     await here.ask(guild, ann, "One")
     assert refused(await here.use(guild, ann, "admin purge", what="everything"), "Manage Server")

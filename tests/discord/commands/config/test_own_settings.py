@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from models.queries import member_settings
-from models.types import DialogKey, MemberSettings
-from tests.discord.commands.test_config_panel import choose, ids, press, refusal, text_of, write
-from tests.discord.harness import World, bot_database
-from tests.fakes.discord.server import Guild, Message, User
+from models.types import DIRECT_MESSAGES, DialogKey, MemberSettings
+from tests.discord.commands.config.panel_kit import choose, ids, opened, press, refusal, text_of, write
+from tests.discord.harness import World, world
+from tests.fakes.discord.server import Guild, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def stored(here: World, guild: Guild | None, user: User) -> MemberSettings:
-    database = await bot_database(here.database_url)
-    async with database.read() as session:
-        found = await member_settings(session, key=DialogKey(guild.id if guild else 0, user.id))
-    await database.close()
-    return found
-
-
-async def opened(here: World, guild: Guild | User, user: User) -> Message:
-    used = await here.use(guild, user, "me settings")
-    [panel] = used.messages()
-    assert panel.ephemeral
-    return panel
+    async with here.database() as database, database.read() as session:
+        return await member_settings(session, key=DialogKey(guild.id if guild else DIRECT_MESSAGES, user.id))
 
 
 async def test_a_member_chooses_less_than_the_guild_allows(both: World) -> None:
     guild, boss = await both.member("boss", manager=True)
     ann, bob = both.discord.user("ann"), both.discord.user("bob")
     await both.use(guild, boss, "config set", max_chat_logs=3, retention_days=20)
-    panel = await opened(both, guild, ann)
+    panel = await opened(both, guild, ann, "me settings")
     assert text_of(panel).count("· the default here") == 4
     assert "**3** · the default here" in text_of(panel)
     await write(both, panel, ann, "max_chat_logs", "1")
@@ -51,7 +43,8 @@ async def test_a_member_chooses_less_than_the_guild_allows(both: World) -> None:
         assert prompt[0] == ("Two" if user is ann else "One")
     assert await stored(both, guild, bob) == MemberSettings()
     await both.use(guild, boss, "config set", retention_days=1)  # the guild allows less now
-    assert "**1** · the most that is allowed here (2 was chosen)" in text_of(await opened(both, guild, ann))
+    again = await opened(both, guild, ann, "me settings")
+    assert "**1** · the most that is allowed here (2 was chosen)" in text_of(again)
     await press(both, panel, ann, "reset", "retention_days")
     await both.use(guild, ann, "me settings", reset="everything")
     assert await stored(both, guild, ann) == MemberSettings()
@@ -72,7 +65,7 @@ async def test_the_command_sets_and_resets_without_the_panel(both: World) -> Non
 async def test_settings_of_one_place_are_not_those_of_another(both: World) -> None:
     guild, ann = await both.member("ann")
     await both.use(guild, ann, "me settings", max_chat_logs=1)
-    panel = await opened(both, ann, ann)
+    panel = await opened(both, ann, ann, "me settings")
     assert "Your settings in direct messages" in text_of(panel)
     await write(both, panel, ann, "max_chat_logs", "2")
     await both.discord.until(lambda: "**2** · chosen by you" in text_of(panel))
@@ -87,7 +80,7 @@ async def test_private_is_the_default_of_commands_and_can_be_overruled(both: Wor
     assert (await both.ask(guild, ann, "Hi")).messages()[0].ephemeral
     assert (await both.use(guild, ann, "regenerate")).messages()[0].ephemeral
     assert not (await both.ask(guild, ann, "Hi", private=False)).messages()[0].ephemeral
-    said = await both.discord.say(guild, ann, f"<@{both.discord.bot.id}> hi")
+    said = await both.mention(guild, ann, "hi")
     [answer] = await both.discord.answered(said)
     form = await both.discord.menu(answer, ann, "Ask about this")
     await both.discord.done(form)
@@ -106,7 +99,7 @@ async def test_private_is_the_default_of_commands_and_can_be_overruled(both: Wor
 async def test_only_the_member_uses_their_panel_and_one_who_opted_out_has_none_stored(both: World) -> None:
     guild, ann = await both.member("ann")
     bob = both.discord.user("bob")
-    panel = await opened(both, guild, ann)
+    panel = await opened(both, guild, ann, "me settings")
     for custom_id in [each["custom_id"] for each in panel.all_components()]:
         used = await both.discord.force_component(panel, bob, custom_id)
         assert "Only the member who opened this panel" in await refusal(both, used)
@@ -129,3 +122,15 @@ async def test_members_own_settings_are_exported_and_deleted(both: World) -> Non
     await both.discord.until(lambda: "Deleted" in asked.messages()[0].content)
     assert await stored(both, guild, ann) == MemberSettings()
     assert (await both.use(guild, ann, "privacy show")).reply().startswith("I have stored nothing about you.")
+
+
+async def test_policy_and_contact_are_told(sqlite_url: str, tmp_path: Path) -> None:
+    about = {"PRIVACY_POLICY_URL": "https://example.org/privacy", "PRIVACY_CONTACT": "ask_me_*now*@example.org"}
+    async with world(sqlite_url, tmp_path, **about) as here:
+        guild, boss = await here.member("boss", manager=True)
+        for command in ("help", "privacy show"):
+            used = await here.use(guild, boss, command)
+            await here.discord.until(lambda used=used: "Questions about" in "\n".join(used.texts()))
+            told = "\n".join(used.texts())
+            assert "Privacy policy: <https://example.org/privacy>" in told
+            assert r"Questions about your data: ask\_me\_\*now\*@example.org" in told

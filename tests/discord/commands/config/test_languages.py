@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from models.queries import change_guild_settings
-from models.types import DialogKey
-from tests.discord.harness import World, bot_database, world
+from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -143,18 +139,8 @@ class TestAGuild:
 
     async def test_a_choice_of_its_own_comes_before_what_it_gave_discord(self, here: World) -> None:
         ann = user(here, "ann")
-        guild = await guild_of(here, "en-US")
-        database = await bot_database(here.database_url)
-        await database.run(
-            lambda session: change_guild_settings(
-                session,
-                key=DialogKey(guild.id, ann.id),
-                change=lambda old: replace(old, locale=KOREAN),
-                actor_id=ann.id,
-                now=datetime.now(UTC),
-            )
-        )
-        await database.close()
+        guild = await guild_of(here, "en-US", ann)
+        await here.use(guild, ann, "config set", language=KOREAN)
         [message] = (await here.ask(guild, ann, "Hi")).messages()
         assert labels(message)[0] == "다시 생성"
 
@@ -170,7 +156,6 @@ async def test_direct_messages_are_in_the_language_that_was_used_last(here: Worl
     assert labels(message)[0] == "다시 생성"
 
 
-@pytest.mark.long
 async def test_a_reply_that_was_lost_is_excused_in_the_language_of_its_guild(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path, CRASH_AT="after_begin_turn") as here:
         guild = await guild_of(here, KOREAN)

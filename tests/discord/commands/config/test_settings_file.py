@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from models.types import GuildSettings, RolePolicy
-from tests.discord.commands.test_config_panel import audited, refusal, stored
+from tests.discord.commands.command_kit import audited, stored
+from tests.discord.commands.config.panel_kit import refusal
 from tests.discord.harness import World
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 

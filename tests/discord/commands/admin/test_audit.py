@@ -9,16 +9,12 @@ import re
 import pytest
 from PIL import Image
 
+from tests.discord.commands.command_kit import refused
 from tests.discord.harness import World
-from tests.fakes.discord.server import Guild, Interaction, Message, User
+from tests.fakes.discord.server import Guild, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DATABASE = "postgres"
-
-
-async def guild_of(here: World) -> tuple[Guild, User, User]:
-    guild, boss = await here.member("boss", manager=True)
-    return guild, boss, here.discord.user("ann")
 
 
 async def audit(here: World, guild: Guild, boss: User, **options: str | User) -> Message:
@@ -27,18 +23,13 @@ async def audit(here: World, guild: Guild, boss: User, **options: str | User) ->
     return message
 
 
-def refused(used: Interaction, because: str) -> bool:
-    [message] = used.messages()
-    return because in message.content and message.ephemeral
-
-
 def entries(message: Message) -> list[str]:
     return [re.sub(r"<t:\d+:f> ", "", line) for line in message.content.split("\n")[1:]]
 
 
 async def test_what_admins_did_is_said_in_sentences(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     assert "nothing of this kind" in (await audit(here, guild, boss)).content
     await here.use(guild, boss, "config set", max_chat_logs=3, daily_messages=50)
     await here.use(guild, boss, "config reset", setting="max_chat_logs")
@@ -80,7 +71,7 @@ async def test_what_admins_did_is_said_in_sentences(both: World) -> None:
 
 async def test_pages_go_older_and_newer_with_the_filter(both: World) -> None:
     here = both
-    guild, boss, _ann = await guild_of(here)
+    guild, boss, _ann = await here.admin_and_member()
     for number in range(12):
         await here.use(guild, boss, "config set", max_reply_tokens=100 + number)
         if number % 4 == 0:
@@ -100,7 +91,7 @@ async def test_pages_go_older_and_newer_with_the_filter(both: World) -> None:
 
 async def test_the_log_is_for_admins_of_that_guild_alone(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     elsewhere, eve = await here.member("eve", manager=True)
     await here.use(guild, boss, "config set", max_chat_logs=3)
     for command in ("admin audit", "admin stats"):
@@ -127,7 +118,7 @@ async def test_the_log_is_for_admins_of_that_guild_alone(both: World) -> None:
 
 async def test_stats_are_numbers_and_a_picture(both: World) -> None:
     here = both
-    guild, boss, ann = await guild_of(here)
+    guild, boss, ann = await here.admin_and_member()
     await here.use(guild, boss, "persona set", prompt="You are Jack.", name="Jack")
     for user, count in ((ann, 3), (here.discord.user("bob"), 2)):
         for number in range(count):
@@ -151,13 +142,11 @@ async def test_stats_are_numbers_and_a_picture(both: World) -> None:
         assert image.format == "PNG"
         assert image.size[0] >= 800
     assert "Most messages, 6," in str(picture.json().get("description"))
-    nothing = await here.discord.command(guild, boss, "admin stats", days=1)
-    await here.discord.done(nothing)
-    assert "### Today" in nothing.reply()
+    assert "### Today" in (await here.use(guild, boss, "admin stats", days=1)).reply()
 
 
 async def test_stats_of_a_guild_without_any_use(both: World) -> None:
-    guild, boss, _ann = await guild_of(both)
+    guild, boss, _ann = await both.admin_and_member()
     used = await both.use(guild, boss, "admin stats")
     assert "- 0 messages, 0.0 a day" in used.reply()
     assert len(used.messages()[0].attachments) == 1
