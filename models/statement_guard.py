@@ -29,7 +29,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "turn_prompts": ("turn_id", "persona_id", "summary_id"),
     "reply_variants": ("turn_id",),
     "delivery_messages": ("delivery_id",),
-    "dialog_summaries": ("dialog_id",),
+    "dialog_summaries": ("id", "dialog_id"),
     "memory_work": ("dialog_id", "owner"),
     "persona_versions": ("persona_id",),
     "persona_pictures": ("persona_id",),

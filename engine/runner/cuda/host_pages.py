@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.runner.cuda.pinned_memory import PinnedMemory
+from engine.runner.cuda.staging_memory import StagingMemory
 from engine.runner.page_images import PageImages, split_image
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan
@@ -114,7 +116,7 @@ class CudaHostPages:
     """The slots, and the copies that steps may have to wait for."""
 
     def __init__(self, kv: PagedKV, num_slots: int, device: torch.device) -> None:
-        self._kv, self._slots = kv, PinnedSlots(kv, num_slots)
+        self._kv, self._slots, self._staging = kv, PinnedSlots(kv, num_slots), StagingMemory()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self._zeros: list[Tensor] = []
         self._dependencies = CopyDependencies()
@@ -151,14 +153,19 @@ class CudaHostPages:
         They are made on that stream, after the copies of all plans, so that no step and no plan comes between.
         """
         steps = self._wait_for_copies(any(page_id < 0 for page_id, _ in places))
+        sizes = [len(places) * pages[0].numel() * pages.itemsize for pages in self._kv.parts]
+        memory = self._staging.take(sum(sizes))
+        pieces = torch.split(memory.bytes[: sum(sizes)], sizes)
         copies = []
-        for part, pages in enumerate(self._kv.parts):
-            copy = torch.empty((len(places), *pages.shape[1:]), dtype=pages.dtype, pin_memory=True)
+        for part, (pages, piece) in enumerate(zip(self._kv.parts, pieces, strict=True)):
+            copy = piece.view(pages.dtype).view(len(places), *pages.shape[1:])
             for row, (page_id, slot) in zip(copy, places, strict=True):
                 source = pages[page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
                 row.copy_(source, non_blocking=True)
             copies.append(copy)
-        return PageImages(copies, steps.record_event(), self._kv.pages.device)
+        images = PageImages(copies, steps.record_event(), self._kv.pages.device)
+        weakref.finalize(images, self._staging.give_back, memory).atexit = False
+        return images
 
     def import_(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
         """Write what `export` has copied to other pages or slots. The steps' stream is current."""
@@ -180,9 +187,10 @@ class CudaHostPages:
         return steps
 
     def close(self) -> None:
-        """Free the slots."""
+        """Free the slots and what `export` has used."""
         self._stream.synchronize()
         self._slots.close()
+        self._staging.close()
 
     def _copy(self, copies: PageCopies) -> None:
         kv, slots = self._kv, self._slots

@@ -78,7 +78,7 @@ class TestCommands:
                 assert 1 <= len(catalogue.pgettext(COMMAND, text)) <= 100, (language, text)
 
     def test_entries_of_message_menus_fit_and_differ(self) -> None:
-        names = [each.name for each in commands() if isinstance(each, ContextMenu)]
+        names = {each.name for each in commands() if isinstance(each, ContextMenu)}
         assert "Ask about this" in names
         for catalogue in translations().values():
             shown = [catalogue.pgettext(COMMAND, name) for name in names]
