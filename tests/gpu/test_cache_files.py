@@ -57,11 +57,9 @@ def test_replies_after_a_restart(checkpoint: Checkpoint, tmp_path: Path, slots: 
     config = configure(checkpoint, tmp_path, num_kv_pages=pages, num_host_slots=slots, kv_dtype=kv_dtype)
     for start in range(3):
         engine = EngineCore.start(config, checkpoint)
-        for _ in range(2):
+        for _ in range(2):  # the first dialogs may be evicted before the first slots are pinned
             replies, cached = ask_all(engine)
             assert replies == expected
-            if not start:
-                break
         if start:
             assert cached >= DIALOGS * PROMPT * 0.9
             assert engine.stats().kv_tokens_reloaded >= DIALOGS * PROMPT * 0.9
