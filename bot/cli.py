@@ -6,12 +6,15 @@ it runs, so that --help and wrong usage answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
+from bot.terminal import help_texts
 from models.types import LARGEST_ID
 
 if TYPE_CHECKING:
@@ -20,11 +23,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="A Discord chatbot with a memory, and the Llama that speaks through it.",
+    epilog=help_texts.PROGRAM,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-persona_app = typer.Typer(help="Who the bot is, for a guild or for one member in it.", no_args_is_help=True)
+persona_app = typer.Typer(
+    help="Who the bot is, for a guild or for one member in it.", epilog=help_texts.PERSONA, no_args_is_help=True
+)
 app.add_typer(persona_app, name="persona")
 
 Guild = Annotated[
@@ -49,15 +54,41 @@ SWITCH_INTERVAL = 0.0005
 """Seconds after which the event loop's thread hands over the GIL, for which the database's thread waits."""
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"guildllama {help_texts.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """A Discord chatbot with a memory, and the Llama that speaks through it."""
+
+
+@app.command(epilog=help_texts.INIT)
+def init(
+    file: Annotated[Path, typer.Option("--file", help="The settings file to write.")] = Path(".env"),
+) -> None:
+    """Ask three questions and write the settings file, readable by you alone."""
+    from bot.terminal.init import write_settings_file
+
+    write_settings_file(file)
+
+
+@app.command(epilog=help_texts.RUN)
 def run() -> None:
-    """Be on Discord, until SIGTERM or Ctrl-C."""
+    """Be on Discord, until SIGTERM or Ctrl-C. SIGHUP reads some settings again."""
     settings = _settings()
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(
             "GUILDLLAMA_DISCORD_TOKEN",
             "is not set",
-            "Copy it from the Bot page of your application at https://discord.com/developers/applications.",
+            "Copy it from the Bot page of your application at https://discord.com/developers/applications; "
+            "`guildllama init` writes it into .env.",
         )
     import asyncio
 
@@ -69,7 +100,7 @@ def run() -> None:
     asyncio.run(serve(settings))
 
 
-@app.command()
+@app.command(epilog=help_texts.CHAT)
 def chat(
     guild: Guild = 0,
     user: User = 0,
@@ -155,12 +186,17 @@ def persona_delete(
     delete_persona(_settings(), guild, user, application, name)
 
 
-@app.command()
-def doctor() -> None:
-    """Check settings, database, engine and token, and say what is wrong."""
-    from bot.terminal.doctor import examine
+@app.command(epilog=help_texts.DOCTOR)
+def doctor(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help=f"Check this part alone: {', '.join(help_texts.PARTS)}.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Check everything that the bot needs, say what is wrong, and which command mends it."""
+    from bot.terminal.doctor.examination import examine
 
-    raise typer.Exit(examine())
+    raise typer.Exit(examine(only=only or (), as_json=as_json))
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -185,8 +221,25 @@ def cleanup(ctx: typer.Context) -> None:
     from bot.terminal.db_commands import cleanup_command
 
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command()(cleanup_command)
+    single.command(epilog=help_texts.CLEANUP)(cleanup_command)
     _delegate(single, ctx)
+
+
+def _with_every_command() -> typer.Typer:
+    """This command line with the commands that are otherwise loaded when they run: for the shell's completion."""
+    from bot.terminal.db_commands import cleanup_command, db_app
+    from bot.terminal.models_commands import models_app
+
+    delegated = {"db", "models", "cleanup"}
+    app.registered_commands = [
+        each
+        for each in app.registered_commands
+        if each.name not in delegated and getattr(each.callback, "__name__", "") not in delegated
+    ]
+    app.add_typer(db_app, name="db")
+    app.add_typer(models_app, name="models")
+    app.command("cleanup")(cleanup_command)
+    return app
 
 
 def _delegate(other: typer.Typer, ctx: typer.Context) -> None:
@@ -208,7 +261,7 @@ def _settings() -> Settings:
 def main() -> None:
     """The entry point. Renders ConfigError and BotError as one line on stderr and an exit code."""
     try:
-        app()
+        (_with_every_command() if "_GUILDLLAMA_COMPLETE" in os.environ else app)()
     except ConfigError as error:
         typer.echo(f"guildllama: {error.line}", err=True)
         sys.exit(EXIT_CONFIG)

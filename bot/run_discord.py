@@ -85,16 +85,12 @@ def _prompt_cache(services: Services, settings: Settings) -> PromptCache:
     return PromptCache(services.engine, pseudonyms, keeps_files=keeps_files)
 
 
-async def run_discord(services: Services, settings: Settings, on_login: Callable[[], Awaitable[None]]) -> None:
-    """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
-
-    `on_login` is called once the application is known. Raises ConfigError if the token is missing or refused.
-    """
-    token = bot_token(settings)
-    set_endpoints(settings)
-    guild_settings, filters = GuildSettingsCache(services.database, settings), ContentFilters(settings)
+def make_bot(
+    services: Services, settings: Settings, filters: ContentFilters, on_login: Callable[[int], Awaitable[None]]
+) -> tuple[GuildLlama, CommandContext]:
+    """The Discord client with what its commands need, not logged in yet."""
+    guild_settings, blocks = GuildSettingsCache(services.database, settings), MemberBlocks(services.database)
     member_settings = MemberSettingsCache(services.database)
-    blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
@@ -108,11 +104,18 @@ async def run_discord(services: Services, settings: Settings, on_login: Callable
         blocks=blocks,
         filters=filters,
     )
-    bot = GuildLlama(
-        context,
-        partial(make_cogs, database=services.database),
-        on_login=partial(enter_database, services.database, on_login),
-    )
+    return GuildLlama(context, partial(make_cogs, database=services.database), on_login=on_login), context
+
+
+async def run_discord(services: Services, settings: Settings, on_login: Callable[[], Awaitable[None]]) -> None:
+    """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
+
+    `on_login` is called once the application is known. Raises ConfigError if the token is missing or refused.
+    """
+    token = bot_token(settings)
+    set_endpoints(settings)
+    filters = ContentFilters(settings)
+    bot, context = make_bot(services, settings, filters, partial(enter_database, services.database, on_login))
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
     connection = asyncio.create_task(stay_connected(bot, token, bot.guard), name="discord")
     try:

@@ -37,7 +37,7 @@ PRELOADED = (
     "bot.memory.writer",
     "bot.terminal.commands",
     "bot.terminal.db_commands",
-    "bot.terminal.doctor",
+    "bot.terminal.doctor.examination",
     "bot.terminal.models_commands",
     "bot.terminal.persona_commands",
 )

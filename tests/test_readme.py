@@ -18,7 +18,7 @@ HISTORY = {ROOT / "CHANGELOG.md", ROOT / "docs" / "decisions.md"}  # may name wh
 DEVELOPMENT = {f"{PREFIX}{name}" for name in ("THREADS", "NATIVE", "EXCHANGE", "PDL", "REHEARSAL")} | NOT_SETTINGS
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
-PATH = r"(?:bot|engine|models|migrations|tests|docs)/[\w./*-]+"
+PATH = r"(?:bot|engine|models|migrations|tests|docs|deploy)/[\w./*-]+"
 
 
 def text(path: Path) -> str:
@@ -89,6 +89,9 @@ def tree(document: Path) -> set[str]:
     return named
 
 
+NO_PACKAGES = {"tests", "docs", "deploy"}
+
+
 def packages() -> set[str]:
     top = {path.parent for path in ROOT.glob("*/__init__.py")}
     return {str(path.parent.relative_to(ROOT)) for folder in top for path in folder.rglob("__init__.py")}
@@ -96,10 +99,10 @@ def packages() -> set[str]:
 
 class TestTree:
     def test_architecture_names_every_package_and_no_other(self):
-        assert tree(ARCHITECTURE) - {"tests", "docs"} == packages()
+        assert tree(ARCHITECTURE) - NO_PACKAGES == packages()
 
     def test_readme_names_those_of_the_two_upper_levels(self):
-        assert tree(README) - {"tests", "docs"} == {name for name in packages() if name.count("/") < 2}
+        assert tree(README) - NO_PACKAGES == {name for name in packages() if name.count("/") < 2}
 
     def test_readme_is_short(self):
         assert len(text(README).splitlines()) <= 200

@@ -21,7 +21,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions.actions import Action, action_word
-from bot.discord_app.registration.command_sync import sync_commands
+from bot.discord_app.registration.command_sync import Json, payloads, sync_commands
 from bot.discord_app.registration.command_texts import CommandTexts
 from bot.discord_app.rest.request_guard import RequestGuard
 from bot.discord_app.rest.turn_trace import trace_turns
@@ -119,6 +119,14 @@ class GuildLlama(commands.Bot):
         syncing = asyncio.create_task(sync_commands(self, self.tree), name="sync-commands")
         self._context.track(syncing)
         await asyncio.wait((syncing,), timeout=_SYNC_TIMEOUT)  # a slow one goes on while members use the bot
+
+    async def would_register(self) -> list[Json]:
+        """The commands that a start registers, without logging in: adds no cog that has jobs."""
+        await self.tree.set_translator(CommandTexts())
+        for cog in self._make_cogs(self, self._context):
+            if isinstance(cog, FeatureCog) or cog.get_app_commands():
+                await self.add_cog(cog)
+        return await payloads(self.tree)
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Do nothing: discord.py would look for prefix commands here. Cogs listen to messages themselves."""

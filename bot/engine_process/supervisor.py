@@ -22,6 +22,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_process.cache_key import cache_key_environment
 from bot.engine_process.command import engine_command, engine_environment
 from bot.engine_process.folder import EngineFolder, remove_leftovers
+from bot.engine_process.installed import check_engine_installed
 from bot.engine_process.output import LINE_LIMIT, EngineOutput
 from bot.errors import EXIT_CONFIG, ConfigError
 from bot.settings import Settings
@@ -45,6 +46,8 @@ class EngineProcess:
         self._folder = EngineFolder()
         self._uds = self._folder.path / "engine.sock"
         try:
+            if command is None:
+                check_engine_installed(settings)
             self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
             self._secrets = cache_key_environment(settings)
         except ConfigError:

@@ -17,6 +17,7 @@ from bot.guilds.export import as_json as to_json
 from bot.guilds.export import dialog_data, dialog_markdown, open_state, owner_of
 from bot.guilds.retention import limits_of, utc_now
 from bot.settings import load_settings
+from bot.terminal import help_texts
 from bot.terminal.applications import OnlyApplication, for_each
 from bot.terminal.db_backup import add_commands
 from bot.terminal.db_prompt import show_prompt
@@ -31,7 +32,7 @@ from models.queries.inspection import DialogLine, TurnLine
 from models.types import LARGEST_ID, PromptRecord
 from models.urls import masked_url
 
-db_app = typer.Typer(help="Look into the database, check it, move it.", no_args_is_help=True)
+db_app = typer.Typer(help="Look into the database, check it, move it.", epilog=help_texts.DB, no_args_is_help=True)
 add_commands(db_app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -14,10 +14,12 @@ from bot.hub.machine import Machine, this_machine
 from bot.hub.resolve import gigabytes, known_model, model_store
 from bot.hub.store import ModelStore
 from bot.settings import load_settings
+from bot.terminal import help_texts
 from bot.terminal.output import print_json, print_list
 
 models_app = typer.Typer(
     help="Models that are known to work: what fits this machine, fetching and removing them.",
+    epilog=help_texts.MODELS,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -36,7 +36,7 @@ async def sync_commands(client: discord.Client, tree: app_commands.CommandTree[d
 async def _sync(client: discord.Client, tree: app_commands.CommandTree[discord.Client]) -> None:
     if client.application_id is None:
         raise RuntimeError("commands are synced after the login")
-    commands = [await _payload(command, tree) for command in tree.get_commands()]
+    commands = await payloads(tree)
     try:
         registered = await _registered(client, client.application_id)
     except discord.HTTPException as error:
@@ -49,7 +49,12 @@ async def _sync(client: discord.Client, tree: app_commands.CommandTree[discord.C
     log.info("commands were registered", commands=len(commands))
 
 
-async def _payload(command: AnyCommand, tree: app_commands.CommandTree[discord.Client]) -> Json:
+async def payloads(tree: app_commands.CommandTree[Any]) -> list[Json]:
+    """The commands of a tree as they would be registered."""
+    return [await _payload(command, tree) for command in tree.get_commands()]
+
+
+async def _payload(command: AnyCommand, tree: app_commands.CommandTree[Any]) -> Json:
     """The command as it would be registered, with its texts in every language."""
     if tree.translator is None:
         return command.to_dict(tree)
@@ -65,10 +70,18 @@ async def _registered(client: discord.Client, application_id: int) -> list[Json]
 
 def same_commands(commands: Sequence[Json], registered: Sequence[Json]) -> bool:
     """Whether exactly these commands are registered, ignoring the ids and defaults that Discord adds."""
-    by_name = {(command.get("name"), command.get("type", 1)): command for command in registered}
-    return len(by_name) == len(commands) and all(
-        _contains(by_name.get((command.get("name"), command.get("type", 1)), {}), command) for command in commands
-    )
+    return not differing_commands(commands, registered)
+
+
+def differing_commands(commands: Sequence[Json], registered: Sequence[Json]) -> tuple[str, ...]:
+    """The names of the commands that are registered otherwise, or only there, or only here."""
+    theirs, ours = _by_name(registered), _by_name(commands)
+    changed = [key for key, command in ours.items() if not _contains(theirs.get(key, {}), command)]
+    return tuple(str(name) for name, _ in [*changed, *(key for key in theirs if key not in ours)])
+
+
+def _by_name(commands: Sequence[Json]) -> dict[tuple[object, object], Json]:
+    return {(command.get("name"), command.get("type", 1)): command for command in commands}
 
 
 def _contains(registered: object, wanted: object) -> bool:

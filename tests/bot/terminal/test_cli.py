@@ -288,38 +288,6 @@ class TestPersona:
         assert persona("show", "-g", "1").output.startswith("the old one\n")
 
 
-class TestDoctor:
-    async def test_well(self, shell: Shell, engine: FakeEngine):
-        shell.env["GUILDLLAMA_DISCORD_TOKEN"] = "aaaa.bbbb.cccc"
-        done = await shell("doctor")
-        assert done.code == 0, done.out
-        assert f"{engine.url} serves fake-model, context 4,096 tokens" in done.out
-        assert "is empty; the first start creates the tables" in done.out
-        assert "aaaa" not in done.out
-
-    async def test_ill(self, shell: Shell, engine: FakeEngine):
-        await engine.stop()
-        shell.env["GUILDLLAMA_DISCORD_TOKEN"] = "no token"
-        shell.env["GUILDLLAMA_DATABASE_URL"] = "postgresql://me:secret@127.0.0.1:1/x"
-        done = await shell("doctor")
-        assert done.code == 1
-        assert done.out.count("bad ") == 3
-        assert "secret" not in done.out
-
-    async def test_bad_setting(self, shell: Shell):
-        shell.env["GUILDLLAMA_TOP_P"] = "7"
-        done = await shell("doctor")
-        assert done.code == 1
-        assert "GUILDLLAMA_TOP_P" in done.out
-
-    async def test_our_own_engine(self, shell: Shell):
-        assert "our own, with GUILDLLAMA_MODEL=smollm2" in (await shell("doctor")).out
-        shell.env["GUILDLLAMA_MODEL"] = "/no/such/model"
-        done = await shell("doctor")
-        assert done.code == 1
-        assert "GUILDLLAMA_MODEL=/no/such/model: " in done.out
-
-
 async def test_help_is_quick_and_complete(shell: Shell):
     process = await shell.start("--help")  # a new process: its imports count
     out, _ = await asyncio.wait_for(process.communicate(), 10)

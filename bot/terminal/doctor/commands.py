@@ -1,0 +1,39 @@
+"""The commands that this version would register, compared with those that Discord has. Starts and stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bot.chat.service import ChatService
+from bot.discord_app.registration.command_sync import differing_commands
+from bot.guilds.personas import PersonaService
+from bot.run_discord import make_bot
+from bot.safety.content import ContentFilters
+from bot.services import Services, external_engine
+from bot.settings import Settings
+from bot.storage import open_database
+
+_NOWHERE = "http://127.0.0.1:9/v1"
+_NO_DATABASE = "sqlite:////nonexistent/guildllama.db"
+
+
+async def differing_from(settings: Settings, registered: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """The names of those that differ. The services behind the commands exist, and are never called."""
+    unused = settings.model_copy(update={"database_url": _NO_DATABASE, "encryption_keys": None})
+    database = open_database(unused)
+    filters = ContentFilters(unused)
+    try:
+        async with external_engine(unused, _NOWHERE) as engine:
+            chat = ChatService(database=database, engine=engine, settings=unused)
+            services = Services(unused, database, engine, None, chat, PersonaService(database, engine, unused))
+            bot, _ = make_bot(services, unused, filters, _never)
+            async with bot:
+                commands = await bot.would_register()
+    finally:
+        await filters.close()
+        await database.close()
+    return differing_commands(commands, registered)
+
+
+async def _never(application_id: int) -> None:
+    raise AssertionError("the doctor's bot does not log in")
