@@ -10,8 +10,10 @@ import typer
 
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.hub.resolve import resolve_model
+from bot.monitoring import listening_socket
 from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
+from bot.telemetry.tracing import INSTALL, MISSING, tracing_is_installed
 from models import errors as stored
 from models.migrate import check_revision, head_revision
 from models.private_files import readable_by_others
@@ -50,6 +52,7 @@ def examine() -> int:
         report.note("settings", f"{name} is no setting of this program" + (f"; did you mean {near}?" if near else ""))
     _token(settings, report)
     _database(settings, report)
+    _monitoring(settings, report)
     if settings.engine_url is None:
         _own_engine(settings, report)
     else:
@@ -95,6 +98,27 @@ def _file_modes(url: str, report: _Report) -> None:
         report.note(
             "files", f"{path} has mode {mode:04o}: other users of this machine may read it; `chmod {fix} {path}`"
         )
+
+
+def _monitoring(settings: Settings, report: _Report) -> None:
+    """Whether the numbers can be served and traces be sent; nothing is said where neither is wanted."""
+    if settings.metrics_port is not None:
+        where = f"{settings.metrics_host}:{settings.metrics_port}"
+        try:
+            listening_socket(settings.metrics_host, settings.metrics_port).close()
+        except OSError as error:
+            report.note(
+                "metrics",
+                f"GUILDLLAMA_METRICS_PORT: {where} cannot be listened on now ({error.strerror or error}); while the bot "
+                "runs, that is as it should be",
+            )
+        else:
+            report.fine("metrics", f"http://{where}/metrics is free")
+    if settings.traces_url is not None:
+        if tracing_is_installed():
+            report.fine("traces", f"are sent to {settings.traces_url} (it was not asked)")
+        else:
+            report.wrong("traces", f"GUILDLLAMA_TRACES_URL {MISSING}. {INSTALL}")
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -311,6 +312,17 @@ class TestDoctor:
         done = await shell("doctor")
         assert done.code == 1
         assert "GUILDLLAMA_TOP_P" in done.out
+
+    async def test_what_watches_the_bot(self, shell: Shell, engine: FakeEngine):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            shell.env |= {"GUILDLLAMA_METRICS_PORT": str(port), "GUILDLLAMA_TRACES_URL": "http://127.0.0.1:4318"}
+            done = await shell("doctor")
+            assert f"note metrics: GUILDLLAMA_METRICS_PORT: 127.0.0.1:{port} cannot be listened on now" in done.out
+        done = await shell("doctor")
+        assert done.code == 0, done.out
+        assert f"ok   metrics: http://127.0.0.1:{port}/metrics is free" in done.out
+        assert "ok   traces: are sent to http://127.0.0.1:4318/v1/traces" in done.out
 
     async def test_our_own_engine(self, shell: Shell):
         assert "our own, with GUILDLLAMA_MODEL=smollm2" in (await shell("doctor")).out
