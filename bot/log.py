@@ -1,5 +1,8 @@
 """Configures the log: structlog's events and the standard library's records, all through one handler to stderr.
 
+An event within a message has the ids of its guild and turn, from the context (`bot.discord_app.replies.conversation`,
+`bot.chat.turn_runner`), and with traces the id of its trace.
+
 Every line is redacted: interaction and webhook tokens in URLs, passwords in database URLs, and the values of our own
 secret settings. No member's words are logged but at DEBUG: an error that nobody foresaw may quote them, so that its
 type and its traceback are logged without its text.
@@ -22,6 +25,8 @@ from pydantic import SecretStr
 
 from bot.errors import BotError
 from bot.settings import Settings
+from bot.telemetry.metrics import LOG_LEVELS, LOG_LINES
+from bot.telemetry.tracing import trace_id
 
 HIDDEN = "[hidden]"
 _PATTERNS = (
@@ -43,6 +48,7 @@ _MIN_LEVELS = {
     "aiosqlite": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "asyncio": logging.WARNING,
+    "opentelemetry": logging.CRITICAL,  # `bot.telemetry.tracing` says what is lost
 }
 Event = MutableMapping[str, Any]
 
@@ -81,6 +87,7 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
 
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_trace,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -106,6 +113,7 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.addFilter(_is_not_cancellation)
+    handler.addFilter(_count)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -154,6 +162,22 @@ def _wordless(error: BaseException) -> Iterator[str]:
 def _is_not_cancellation(record: logging.LogRecord) -> bool:
     """False for a cancelled job: APScheduler logs it as an error, but we stop jobs by cancelling them."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+def _count(record: logging.LogRecord) -> bool:
+    """Count what an operator may want to be called for. Always True: nothing is dropped."""
+    level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
+    if level in LOG_LEVELS:
+        LOG_LINES.labels(level).inc()
+    return True
+
+
+def _with_trace(_: object, __: str, event: Event) -> Event:
+    """The event with the id of the trace that it is part of, if there is one."""
+    found = trace_id()
+    if found is not None:
+        event.setdefault("trace", found)
+    return event
 
 
 def _secrets(settings: Settings) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from bot.telemetry.metrics import LOOP_LAG_SECONDS
+
 log = structlog.get_logger(__name__)
 
 INTERVAL = 0.25  # seconds between two looks
@@ -55,6 +57,7 @@ class LoopLag:
             due = self._clock() + INTERVAL
             await self._sleep(INTERVAL)
             now = self._clock()
+            LOOP_LAG_SECONDS.observe(max(0.0, now - due))
             if now - due > MAX_LAG:
                 self._count(now - due)
             if self._num_since and (self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL):

@@ -19,6 +19,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
+from bot.monitoring import monitored
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
 from models.application import TERMINAL
@@ -85,7 +86,9 @@ async def serve(settings: Settings) -> None:
     from bot.run_discord import run_discord
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
-        async with open_services(settings, application_id=None) as services:
+        # First: a port that is taken is told at once, and the numbers are there while the model loads.
+        async with monitored(settings) as page, open_services(settings, application_id=None) as services:
+            page.engine = services.engine
             log.info("started", engine=settings.engine_url or "own", model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)

@@ -7,6 +7,7 @@ what they are used for.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -138,6 +139,13 @@ class Settings(BaseSettings):
     privacy_policy_url: str | None = Field(None, max_length=500)
     privacy_contact: str | None = Field(None, max_length=200)
 
+    # What operators watch
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    metrics_allow_remote: bool = False
+    metrics_host: str = "127.0.0.1"
+    traces_url: str | None = None
+    traces_ratio: float = Field(1.0, ge=0, le=1)
+
     # Log
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["pretty", "json"] = "pretty"
@@ -238,6 +246,31 @@ class Settings(BaseSettings):
             raise ValueError(f"must be below GUILDLLAMA_SHARD_COUNT, which is {count}")
         return value
 
+    @field_validator("metrics_host")
+    @classmethod
+    def _of_this_machine_alone(cls, value: str, info: ValidationInfo) -> str:
+        host = value.strip().removeprefix("[").removesuffix("]")
+        if not host or any(char.isspace() for char in host):
+            raise ValueError("must be an address or a name of this machine")
+        if not is_loopback(host) and not info.data.get("metrics_allow_remote"):
+            raise ValueError(
+                f"{host} lets other machines read the numbers, without a password; if that is meant, set "
+                "GUILDLLAMA_METRICS_ALLOW_REMOTE=true"
+            )
+        return host
+
+    @field_validator("traces_url")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        """Collectors take spans at /v1/traces, which is added to a URL without a path."""
+        if value is None:
+            return None
+        url = value.strip().rstrip("/")
+        parts = urlsplit(_check_url(url, "http", "https"))
+        if parts.username or parts.password:
+            raise ValueError("must not contain a password; set OTEL_EXPORTER_OTLP_HEADERS instead")
+        return url if parts.path else f"{url}/v1/traces"
+
     @field_validator("engine_args")
     @classmethod
     def _splittable(cls, value: str) -> str:
@@ -257,6 +290,16 @@ class Settings(BaseSettings):
 
 def _is_embedded(engine_url: object, model: str) -> bool:
     return engine_url is None and model.strip() == EMBEDDED_MODEL
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is a name or an address of this machine that no other machine reaches."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_url(value: str, *schemes: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from bot.errors import ConfigError, DatabaseUnavailable, Duplicate, MemberIsBlocked, QuotaUsedUp
 from bot.settings import Settings
+from bot.telemetry.metrics import observe_transaction
 from models import errors as stored
 from models.application import TERMINAL
 from models.database import Database
@@ -44,6 +45,7 @@ def open_database(settings: Settings, *, application_id: int | None = TERMINAL) 
             encryption_keys=encryption_keys(settings),
             application_id=application_id,
             guarded=True,
+            on_transaction=observe_transaction,
         )
 
 

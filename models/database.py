@@ -27,6 +27,7 @@ from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite
 from models.process_owner import register_owner, release_owner
 from models.sqlite_file import SQLiteFile
 from models.statement_guard import GUARD
+from models.transaction_times import OnTransaction, TimedSlot, ignore_transaction
 from models.urls import async_url, prepare_threshold
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Database:
 
     `busy_timeout`: seconds that SQLite waits for another process's lock. `application_id`: whose rows its transactions
     touch; None, until the bot has logged in: none may begin. `guarded`: refuse a statement that could touch others'.
+    `on_transaction` is told of each transaction how long it took.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Database:
         busy_timeout: float = 3.0,
         application_id: int | None = TERMINAL,
         guarded: bool = False,
+        on_transaction: OnTransaction = ignore_transaction,
     ) -> None:
         self.url = url
+        self._on_transaction = on_transaction
         self.application_id = application_id
         self.codec = TextCodec(encryption_keys)
         self.owner = register_owner()
@@ -99,7 +103,8 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """Open a read-only transaction; all its statements see one snapshot."""
         with _translate_errors():
-            async with self._read_slots, self._transaction(self._reader, self._read_options) as session:
+            slot = TimedSlot(self._read_slots, "read", self._on_transaction)
+            async with slot, self._transaction(self._reader, self._read_options) as session:
                 yield session
 
     @asynccontextmanager
@@ -179,7 +184,7 @@ class Database:
     ) -> AsyncIterator[AsyncSession]:
         options: dict[str, object] = {"brief": True} if brief and self.is_sqlite else {}
         transaction = self._transaction(self._writer, options, attempt=attempt, max_attempts=max_attempts)
-        async with self._write_slots, transaction as session:
+        async with TimedSlot(self._write_slots, "write", self._on_transaction), transaction as session:
             yield session
 
     @asynccontextmanager

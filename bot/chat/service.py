@@ -29,6 +29,7 @@ from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.reply.reply_progress import ReplyProgress
 from bot.chat.requests import ChatRequest, TurnKind
 from bot.chat.stop_requests import StopRequests
+from bot.chat.turn_meter import TurnMeter
 from bot.chat.turn_runner import TurnRunner
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
@@ -38,6 +39,7 @@ from bot.keyed_locks import KeyedLocks
 from bot.memory.quiet import QuietTime
 from bot.settings import Settings
 from bot.storage import translate_database_errors
+from bot.telemetry.tracing import span
 from bot.text import clean_text, has_nul
 from models.database import Database
 from models.types import DialogKey, StopRequester
@@ -79,8 +81,9 @@ class ChatService:
         Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
         """
         has_files = bool(request.offers) or any(file.kind == "file" for file in request.files)
-        text = self._validated(request.text, may_be_empty=has_files)
-        return await self._serve(replace(request, text=text), "new", on_delta)
+        with TurnMeter("new") as meter:
+            text = self._validated(request.text, may_be_empty=has_files)
+            return meter.replied(await self._serve(replace(request, text=text), "new", on_delta, meter))
 
     async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
         """Generate another reply to `request.turn_id`, or to the last message of this dialog.
@@ -88,20 +91,22 @@ class ChatService:
         The history contains the present reply until the new one is stored; after that it is kept as a variant.
         Raises NothingToRegenerate, or what `chat` raises.
         """
-        return await self._serve(request, "regenerate", on_delta)
+        with TurnMeter("regenerate") as meter:
+            return meter.replied(await self._serve(request, "regenerate", on_delta, meter))
 
     async def continue_reply(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
         """Go on with the reply of `request.turn_id`, which the length limit cut. Only the new text goes to `on_delta`.
 
         Raises NothingToRegenerate, or what `chat` raises.
         """
-        return await self._serve(request, "continue", on_delta)
+        with TurnMeter("continue") as meter:
+            return meter.replied(await self._serve(request, "continue", on_delta, meter))
 
     def _loading(self) -> str | None:
         """How far the model is loaded; None: it is."""
         return self._engine.load_progress if self._engine.state == "loading" else None
 
-    async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta) -> ChatReply:
+    async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta, meter: TurnMeter) -> ChatReply:
         """Wait for the dialog's earlier messages, then run a turn."""
         if self._closing:
             raise ShuttingDown()
@@ -121,7 +126,7 @@ class ChatService:
             progress = ReplyProgress(
                 request, waiting, live, self._wait_estimate, shows_thinking_time=self._settings.show_thinking_time
             )
-            progress.on_first_token.append(slot.release)
+            progress.on_first_token += [slot.release, meter.first_token]
             request.on_waiting(waiting)
 
             async def turn_comes() -> None:
@@ -133,12 +138,14 @@ class ChatService:
                 stack.callback(sent.release)
                 progress.on_first_token.append(sent.release)
 
-            async with control.queue_scope():
-                await message.wait(turn_comes())
+            with span("queue"):
+                async with control.queue_scope():
+                    await message.wait(turn_comes())
             if self._closing:
                 raise ShuttingDown()
             if control.reason == "stopped":
                 return STOPPED_IN_QUEUE
+            meter.turn_came()
             self._running[dialog] = control
             failed = True
             try:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from structlog.contextvars import bound_contextvars
+
 from bot.chat.chat_reply import ChatReply
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
@@ -27,6 +29,7 @@ from bot.chat.turns.turn_log import TurnLog
 from bot.engine_client.client import EngineClient
 from bot.failpoint import failpoint
 from bot.settings import Settings
+from bot.telemetry.tracing import span
 from models.database import Database
 from models.queries.dialogs.pairs import FILTERED
 
@@ -68,19 +71,35 @@ class TurnRunner:
             request = await self._intake.take(request)
             if request.content_filter is not None:
                 await request.content_filter.check_message([request.text, *(file.content for file in request.files)])
-        async with self._sending.beginning(guild_key(request.key)):
-            begun = await self._turns.begin(request, kind)
-        turn = self._with_images(begun, request)
-        failpoint("after_begin_turn")
+        with span("begin transaction"):
+            async with self._sending.beginning(guild_key(request.key)):
+                begun = await self._turns.begin(request, kind)
+        with bound_contextvars(turn=begun.turn_id):
+            turn = self._with_images(begun, request)
+            failpoint("after_begin_turn")
+            return await self._reply(request, turn, control, message, progress, live)
+
+    async def _reply(
+        self,
+        request: ChatRequest,
+        turn: PendingTurn,
+        control: ReplyControl,
+        message: WaitingMessage,
+        progress: ReplyProgress,
+        live: LiveFilter,
+    ) -> ChatReply:
+        """Ask the model and store its reply, or that there is none."""
         try:
-            turn = await self._director.cast(turn)
-            prompt = await self._prompts.request(turn)
+            with span("prompt"):
+                turn = await self._director.cast(turn)
+                prompt = await self._prompts.request(turn)
             greeting = "" if live.hides(prompt.greeting) else prompt.greeting
             turn = replace(turn, greeting=f"{greeting}\n\n" if greeting else "")
             live.begin(turn.prefix + turn.greeting)
             request.on_begun(turn)
             message.begin()
-            reply = await self._generator.generate(prompt, progress.push, control, progress.watcher)
+            with span("generate"):
+                reply = await self._generator.generate(prompt, progress.push, control, progress.watcher)
             progress.written()
             reply = await live.judged(turn, reply)
             if reply.text.strip() and reply.finish_reason != FILTERED:
@@ -88,7 +107,8 @@ class TurnRunner:
         except BaseException as error:
             await self._turns.fail(turn, error)
             raise
-        saved, remembered = await self._turns.finish(turn, reply)
+        with span("finish transaction"):
+            saved, remembered = await self._turns.finish(turn, reply)
         return ChatReply(
             text=turn.prefix + reply.text,
             turn_id=turn.turn_id,

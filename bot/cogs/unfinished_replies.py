@@ -24,9 +24,10 @@ from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.quoting import address_line, speaker_line
 from bot.discord_app.replies.sinks.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
+from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.rest.request_pace import Urgency
+from bot.errors import ReplyDeleted
 from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
 from models.database import Database

@@ -24,10 +24,12 @@ from bot.discord_app.permissions.actions import Action, action_word
 from bot.discord_app.registration.command_sync import Json, payloads, sync_commands
 from bot.discord_app.registration.command_texts import CommandTexts
 from bot.discord_app.rest.request_guard import RequestGuard
+from bot.discord_app.rest.request_metrics import trace_requests
 from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
 from bot.i18n.language import gettext as _
 from bot.i18n.language import set_language, use_language
+from bot.telemetry.metrics import GATEWAY_CONNECTED, GATEWAY_EVENTS_TOTAL
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +84,7 @@ class GuildLlama(commands.Bot):
         """
         self.guard = RequestGuard()
         trace_turns(self.guard.trace)
+        trace_requests(self.guard.trace)
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
         super().__init__(
             command_prefix=commands.when_mentioned,  # required, never used; any other one would want message content
@@ -187,19 +190,26 @@ class GuildLlama(commands.Bot):
 
     async def on_disconnect(self) -> None:
         """Note when the gateway was lost."""
+        GATEWAY_CONNECTED.set(0)
         if self._away_since is None:
+            GATEWAY_EVENTS_TOTAL.labels("lost").inc()
             self._away_since = time.monotonic()
 
     async def on_resumed(self) -> None:
         """What happened meanwhile has been sent again."""
-        self._away_since = None
+        self._came_back("resumed")
 
     async def on_ready(self) -> None:
         """Note a gap: after a new session, nothing is known of what was written meanwhile, nor is it asked for."""
         if self._away_since is not None:
             seconds = round(time.monotonic() - self._away_since)
             log.warning("the gateway session could not be resumed: messages of this time were missed", seconds=seconds)
+        self._came_back("ready")
+
+    def _came_back(self, event: str) -> None:
         self._away_since = None
+        GATEWAY_CONNECTED.set(1)
+        GATEWAY_EVENTS_TOTAL.labels(event).inc()
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         """Log what an event handler raised."""

@@ -20,6 +20,7 @@ from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.rest.request_guard import RequestGuard
 from bot.errors import ConfigError
 from bot.settings import Settings
+from bot.telemetry.tracing import event_arrived
 
 log = structlog.get_logger(__name__)
 
@@ -167,6 +168,7 @@ def _guarded(
         if events.is_repeat(client.ws):
             log.info("an event that was handled before was skipped", gateway_event=event)
             return
+        event_arrived()
         try:
             parse(data)
         except Exception:

@@ -20,6 +20,7 @@ from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.discord_app.splitting.code_fences import utf16_length
 from bot.discord_app.splitting.message_split import MESSAGE_LIMIT
+from bot.telemetry.tracing import mark
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +67,7 @@ async def _defer(interaction: discord.Interaction, *, ephemeral: bool, thinking:
     except DISCORD_ERRORS as error:
         log.warning("an interaction could not be deferred", interaction=interaction.id, error=describe_error(error))
         return False
+    mark("acknowledged")
     if thinking:
         interaction.extras[_EPHEMERAL] = ephemeral or hidden
     return True

@@ -47,7 +47,7 @@ _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
 class EngineClient:
-    """One server. `ready`, `is_busy` and `erase_cache` never raise; the others raise a BotError for what goes wrong.
+    """One server. `ready`, `is_busy`, `metrics` and `erase_cache` never raise; the others raise a BotError.
 
     `state` is what the supervisor knows of the process, and chooses the words for a server that does not answer.
     """
@@ -116,6 +116,10 @@ class EngineClient:
         False if that is not known, as with other servers.
         """
         return await self._own.is_busy()
+
+    async def metrics(self) -> str:
+        """The server's own numbers, as its /metrics has them; "" if it has none, or does not answer."""
+        return await self._own.metrics()
 
     async def model(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""

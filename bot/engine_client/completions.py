@@ -22,6 +22,7 @@ from bot.engine_client.refusals.optional_fields import refused_field
 from bot.engine_client.refusals.overflow import overflow
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import CONNECT_SECONDS, Transport
+from bot.telemetry.tracing import trace_headers
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,10 @@ class Completions:
                     stream=True,
                     stream_cls=EventStream,
                     # No timeout between two chunks: the caller has its own.
-                    options={"timeout": httpx2.Timeout(None, connect=CONNECT_SECONDS)},
+                    options={
+                        "timeout": httpx2.Timeout(None, connect=CONNECT_SECONDS),
+                        "headers": trace_headers(),
+                    },
                 )
                 first = await _first_event(events, on_activity)
             except openai.APIConnectionError:

@@ -1,4 +1,4 @@
-"""What only our own engine can be asked: whether it works, and to drop what it caches.
+"""What only our own engine can be asked: whether it works, its numbers, and to drop what it caches.
 
 Other servers answer neither, and that is no error: nothing here raises. Knows the engine's paths and metrics; see
 docs/http-api.md.
@@ -45,11 +45,15 @@ class OwnEngine:
 
         False if that is not known: other servers have other names for these numbers, or none.
         """
+        return any(float(number) > 0 for number in _REQUESTS.findall(await self.metrics()))
+
+    async def metrics(self) -> str:
+        """The server's numbers as its /metrics has them, whoever made it; "" if it has none, or does not answer."""
         with contextlib.suppress(httpx2.HTTPError, OSError):
             response = await self._transport.get("/metrics", timeout=_METRICS_SECONDS)
             if response.status_code == 200:
-                return any(float(number) > 0 for number in _REQUESTS.findall(response.text))
-        return False
+                return response.text
+        return ""
 
     async def erase_cache(self, cache_salt: str) -> bool:
         """Have the engine drop what it caches of prompts with this salt; whether it has.

@@ -23,6 +23,7 @@ SETTING_OF_FLAG = {
     "--kv-dir": "GUILDLLAMA_KV_DIR",
     "--kv-dir-size": "GUILDLLAMA_KV_DIR_SIZE",
     "--kv-dir-key-env": "GUILDLLAMA_ENCRYPTION_KEYS",
+    "--traces-url": "GUILDLLAMA_TRACES_URL",
 }
 """The engine's flags as the operator knows them."""
 STREAM_INTERVAL = 0.05
@@ -68,6 +69,8 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         ]
     if settings.chat_template is not None:
         command += ["--chat-template", settings.chat_template]
+    if settings.traces_url is not None:
+        command += ["--traces-url", settings.traces_url]
     return command + shlex.split(settings.engine_args)
 
 

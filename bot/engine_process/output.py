@@ -15,6 +15,8 @@ LINE_LIMIT = 64 * 1024
 """Bytes; a longer line is dropped."""
 
 _ENGINE_PREFIX = "engine: "
+_RANK = re.compile(r"\[rank ?(\d{1,4})\]|rank (\d{1,4}): ")
+"""How a line begins that names its rank: ours, and torch's own messages."""
 # torchrun exits with 1 whatever its ranks exit with, and reports their exit codes in its output.
 _RANK_EXIT = re.compile(rf"exitcode\s*:\s*{EXIT_CONFIG}\b")
 
@@ -46,7 +48,7 @@ class EngineOutput:
         self._last_lines.append(line)
         if line.startswith(_ENGINE_PREFIX):
             self._engine_lines.append(line.removeprefix(_ENGINE_PREFIX))
-        _engine_log.info(line.removeprefix(_ENGINE_PREFIX))
+        _log_line(line)
         if _RANK_EXIT.search(line):
             self.reports_bad_config = True
 
@@ -65,3 +67,14 @@ class EngineOutput:
         return ConfigError(
             "The engine refused its settings", problem, "Check GUILDLLAMA_MODEL and the other engine settings."
         )
+
+
+def _log_line(line: str) -> None:
+    """Log a line with its rank as a field: the one that it names, or rank 0 for a line of the engine without one."""
+    text = line.removeprefix(_ENGINE_PREFIX)
+    if named := _RANK.match(text):
+        _engine_log.info(text, rank=int(named[1] or named[2]))
+    elif text != line:
+        _engine_log.info(text, rank=0)
+    else:
+        _engine_log.info(text)

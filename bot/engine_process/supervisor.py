@@ -26,6 +26,7 @@ from bot.engine_process.installed import check_engine_installed
 from bot.engine_process.output import LINE_LIMIT, EngineOutput
 from bot.errors import EXIT_CONFIG, ConfigError
 from bot.settings import Settings
+from bot.telemetry.metrics import ENGINE_RESTARTS
 
 log = structlog.get_logger(__name__)
 
@@ -126,6 +127,7 @@ class EngineProcess:
                 pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
                 failures += 1
             self.restarts += 1
+            ENGINE_RESTARTS.inc()
             log.warning("the engine ended; restarting it", exit_code=code, pause=pause, last=self._output.last_lines())
             await asyncio.sleep(pause)
 

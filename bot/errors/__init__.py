@@ -10,7 +10,14 @@ from bot.errors.engine import EngineRefused, EngineTimeout, EngineUnavailable, E
 from bot.errors.limits import AboveLimit, LimitReached, QuotaUsedUp, TooManyMessages, relative_time
 from bot.errors.personas import PersonaExists, TooManyPersonas, UnknownPersona
 from bot.errors.safety import MemberIsBlocked, MessageFiltered, MessageUnchecked, ReplyFiltered
-from bot.errors.service import Busy, DatabaseUnavailable, Duplicate, NothingToRegenerate, ShuttingDown
+from bot.errors.service import (
+    Busy,
+    DatabaseUnavailable,
+    Duplicate,
+    NothingToRegenerate,
+    ReplyDeleted,
+    ShuttingDown,
+)
 from bot.errors.texts import (
     THINGS,
     EmptyMessage,
@@ -52,6 +59,7 @@ __all__ = [
     "PersonaTooLong",
     "PromptTooLong",
     "QuotaUsedUp",
+    "ReplyDeleted",
     "ReplyFiltered",
     "ShuttingDown",
     "TooLong",

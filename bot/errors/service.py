@@ -39,6 +39,14 @@ class Duplicate(BotError):
         super().__init__(_("I am answering this one already."))
 
 
+class ReplyDeleted(BotError):
+    """Ends a generation whose message was deleted."""
+
+    def __init__(self) -> None:
+        text = _("The message was deleted, so I stopped answering.")
+        super().__init__(text, reason="the reply's message was deleted")
+
+
 class ShuttingDown(BotError):
     """The bot is stopping and takes no new messages."""
 

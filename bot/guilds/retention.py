@@ -18,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from bot.settings import Settings
+from bot.telemetry.metrics import CLEANED, CLEANUP_LAST, CLEANUP_ROWS, CLEANUP_RUNS, CLEANUP_SECONDS
 from models.database import Database
 from models.errors import DatabaseUnavailable
 from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs, delete_due_purges
@@ -112,6 +113,7 @@ class RetentionJobs:
         except DatabaseUnavailable as error:
             _log.warning("deletions of admins put off, the database is not available", reason=error.reason)
             return
+        CLEANUP_ROWS.labels("purged_by_admins").inc(deleted)
         if deleted:
             _log.info("what admins deleted is gone", rows=deleted)
 
@@ -126,11 +128,19 @@ class RetentionJobs:
         try:
             now = self._wall()
             if self._clock_jumped(now) or await self._too_much_at_once(now):
+                CLEANUP_RUNS.labels("skipped").inc()
                 return None
-            report = await clean(self._database, limits=self._limits, now=now)
+            with CLEANUP_SECONDS.time():
+                report = await clean(self._database, limits=self._limits, now=now)
         except DatabaseUnavailable as error:
+            CLEANUP_RUNS.labels("unavailable").inc()
             _log.warning("cleanup put off, the database is not available", reason=error.reason)
             return None
+        CLEANUP_RUNS.labels("done").inc()
+        for name, value in report.rows():
+            if name in CLEANED:
+                CLEANUP_ROWS.labels(name).inc(value)
+        CLEANUP_LAST.set_to_current_time()
         _log.info("cleanup done", **{name: value for name, value in report.rows() if value})
         return report
 

@@ -315,12 +315,14 @@ class EngineCore:
         now = time.monotonic()
         if result.scheduled is not None:
             for request in result.scheduled.new_requests:
-                self._queue_time.observe(now - self._output_processor[request].submitted_at)
+                state = self._output_processor[request]
+                state.stream.first_step_at = result.started_at
+                self._queue_time.observe(now - state.submitted_at)
         outputs = []
         for output in result.outputs:
             state = self._output_processor[output.request]
             if output.token_ids and state.first_token_at is None:
-                state.first_token_at = now
+                state.first_token_at = state.stream.first_token_at = now
                 self._first_token_time.observe(now - state.submitted_at)
             error = output.error or NOT_A_NUMBER if output.finish_reason == "error" else None
             usage = output.request.usage

@@ -7,6 +7,7 @@ It knows asyncio and threads, but neither torch nor the scheduler. Ids that the 
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,10 @@ class RequestStream:
         self.usage = Usage(num_prompt_tokens, 0, 0)
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+        # Of time.monotonic(), for traces; the engine thread sets the last two.
+        self.submitted_at = time.monotonic()
+        self.first_step_at: float | None = None
+        self.first_token_at: float | None = None
         self._cancel = cancel
         self._num_read = 0
         self._new_output = asyncio.Event()

@@ -30,6 +30,7 @@ class StepResult:
     scheduled: ScheduledStep | None
     outputs: list[TokenOutput]
     idle: bool  # no step was launched or read
+    started_at: float = 0.0  # time.monotonic()
 
 
 class StepLoop:
@@ -48,7 +49,7 @@ class StepLoop:
     def step(self) -> StepResult:
         """Launch a step, if there is one, and read the ids of the step that is due. Raises what a rank raises."""
         self._heartbeat()
-        started = time.perf_counter()
+        started, started_at = time.perf_counter(), time.monotonic()
         scheduled = self._scheduler.schedule()
         launched: tuple[ScheduledStep, object] | None = None
         if scheduled is not None:
@@ -60,13 +61,13 @@ class StepLoop:
         if due is None:
             if scheduled is None and (self._scheduler.num_running or self._scheduler.num_waiting):
                 raise RuntimeError("requests are left, but no step can be scheduled")
-            return StepResult(scheduled, [], idle=scheduled is None)
+            return StepResult(scheduled, [], idle=scheduled is None, started_at=started_at)
         ids = self._runner.wait(due[1])
         outputs = self._scheduler.update_from_output(
             due[0], ids, self._runner.logprobs(due[1]), self._runner.verified(due[1])
         )
         self.step_time.observe(time.perf_counter() - started)
-        return StepResult(scheduled, outputs, idle=False)
+        return StepResult(scheduled, outputs, idle=False, started_at=started_at)
 
     def prepare(self, *, idle: bool) -> bool:
         """Let the runner prepare for later steps, rarely unless it is idle. Returns whether it did something.

@@ -27,6 +27,7 @@ from engine.server.metrics import Metrics
 from engine.server.network.connections import http_config
 from engine.server.network.sockets import open_listener
 from engine.server.serving import ServingService
+from engine.server.traces import open_traces
 
 # In seconds.
 SHUTDOWN_GRACE = 3.0  # given to running responses after SIGTERM
@@ -68,12 +69,14 @@ class ApiServer:
         options = self._options
         with open_listener(options.host, options.port, options.uds, local_only=options.local_only) as listener:
             metrics = Metrics(self._stats)
+            traces = None if options.traces_url is None else open_traces(options.traces_url)
             service = ServingService(
                 options.name,
                 metrics,
                 max_reply_tokens=options.max_reply_tokens,
                 repetition_guard=options.repetition_guard,
                 progress=self._progress,
+                traces=traces,
             )
             app = build_app(
                 service,
@@ -82,6 +85,7 @@ class ApiServer:
                 api_key=self._options.api_key,
                 max_body=self._options.max_body,
                 stream_interval=self._options.stream_interval,
+                traced=traces is not None,
             )
             server = _Server(http_config(app, graceful_shutdown=int(SHUTDOWN_GRACE + CLOSE_TIMEOUT)))
             serving = asyncio.create_task(server.serve([listener.socket]))
@@ -92,7 +96,10 @@ class ApiServer:
             await service.stop(SHUTDOWN_GRACE if code == 0 else 0.0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(serving), CLOSE_TIMEOUT)
+            sending = None if traces is None else _run_in_thread(traces.close)  # while the engine closes
             await self._close_engine()
+            if sending is not None:
+                await asyncio.wait({sending}, timeout=CLOSE_TIMEOUT / 2)
         return code
 
     async def _load_and_watch(self, service: ServingService, stop: asyncio.Event, serving: "asyncio.Task[None]") -> int:

@@ -44,6 +44,7 @@ from engine.server.protocol.responses import (
 )
 from engine.server.protocol.responses_api import validate_responses
 from engine.server.serving import ServingService
+from engine.server.traces import TraceContextMiddleware
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
 
@@ -62,8 +63,12 @@ def build_app(
     api_key: str | None,
     max_body: int,
     stream_interval: float = 0.0,
+    traced: bool = False,
 ) -> ASGIApp:
-    """`max_body` in bytes; `stream_interval`: seconds for which a stream gathers tokens after each event, 0: none."""
+    """`max_body` in bytes; `stream_interval`: seconds for which a stream gathers tokens after each event, 0: none.
+
+    `traced`: whether a request's trace is read from its headers.
+    """
 
     bodies = BodyReader(max_body)
     parser = ThreadPoolExecutor(1, "parse")
@@ -178,7 +183,7 @@ def build_app(
     ]
     handlers = {RequestError: on_request_error, HTTPException: on_http_error, ClientDisconnect: on_disconnect}
     app = AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
-    return RequestIdMiddleware(app)
+    return RequestIdMiddleware(TraceContextMiddleware(app) if traced else app)
 
 
 def _json_response(body: object, status: int = 200) -> Response:

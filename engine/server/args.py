@@ -61,6 +61,7 @@ class ServeOptions:
     kv_dir_key: bytes | None
     seed: int | None
     chat_template: str | None = None
+    traces_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         kv_dir_key=_kv_dir_key(flags),
         seed=flags.seed,
         chat_template=flags.chat_template,
+        traces_url=flags.traces_url,
     )
 
 
@@ -207,6 +209,10 @@ def _serve_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--allowed-origin", type=flag_types.origin, action="append", default=[], metavar="ORIGIN",
         help="web pages that may use the server, such as https://chat.example; may be repeated, * allows all",
+    )  # fmt: skip
+    network.add_argument(
+        "--traces-url", type=flag_types.collector, metavar="URL",
+        help="send the spans of requests to an OpenTelemetry collector: http://127.0.0.1:4318/v1/traces",
     )  # fmt: skip
     network.add_argument("--exit-with-parent", action="store_true", help="exit when the parent process ends")
     network.add_argument(

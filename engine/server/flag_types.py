@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from engine.server.network.access import normal_host, normal_origin
 
@@ -72,3 +73,14 @@ def origin(text: str) -> str:
     if name is None:
         raise argparse.ArgumentTypeError(f"must be an origin such as https://chat.example, not {text!r}")
     return name
+
+
+def collector(text: str) -> str:
+    """The URL of an OpenTelemetry collector; spans go to /v1/traces, which is added to a URL without a path."""
+    url = text.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"must be a URL such as http://127.0.0.1:4318, not {text!r}")
+    if parts.username or parts.password:
+        raise argparse.ArgumentTypeError("must not contain a password; set OTEL_EXPORTER_OTLP_HEADERS instead")
+    return url if parts.path else f"{url}/v1/traces"

@@ -25,6 +25,7 @@ from engine.server.protocol.requests import (
     TokenizeTextRequest,
 )
 from engine.server.tokenizing import PromptTokenization, check_vocabulary, context_length_exceeded
+from engine.server.traces import RequestTraces
 
 ERASE_TIMEOUT = 10.0  # seconds; a step takes far less
 
@@ -42,18 +43,19 @@ class ServingService:
         max_reply_tokens: int | None = None,
         repetition_guard: bool = True,
         progress: LoadProgress | None = None,
+        traces: RequestTraces | None = None,
     ) -> None:
         """`name`: of the model, for clients; `max_reply_tokens`: upper bound for every response.
 
         `progress`: of the thread that loads the model. `repetition_guard`: a response that does nothing but repeat
-        itself is ended.
+        itself is ended. `traces`: where the spans of requests go, if anywhere.
         """
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
         self._progress = progress or LoadProgress()
         self._submitter = RequestSubmitter(
-            metrics, max_reply_tokens=max_reply_tokens, repetition_guard=repetition_guard
+            metrics, max_reply_tokens=max_reply_tokens, repetition_guard=repetition_guard, traces=traces
         )
         self._tokenization = PromptTokenization()
         self._loaded: LoadedModel | None = None

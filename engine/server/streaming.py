@@ -56,7 +56,7 @@ class ResponseStream:
 
         `parts`: the decoder, if the reply may have reasoning or tool calls.
         """
-        self._tokens = tokens
+        self.tokens = self._tokens = tokens
         self._detokenizer = detokenizer
         self._observer = observer
         self._on_end = on_end
@@ -67,6 +67,8 @@ class ResponseStream:
         self._waiting: list[int] = []  # ids that have come and are not decoded yet
         self._length = 0  # characters of the text that has been returned
         self.end: ChoiceEnd | None = None
+        self.outcome: Outcome | None = None
+        """How it ended, once it has."""
 
     @property
     def usage(self) -> Usage:
@@ -177,6 +179,6 @@ class ResponseStream:
 
     def _end(self, outcome: Outcome) -> None:
         if not self._ended:
-            self._ended = True
+            self._ended, self.outcome = True, outcome
             self._on_end(self)
             self._observer.response_ended(outcome, self.usage, time.monotonic() - self._submitted_at)

@@ -112,6 +112,15 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch, text: str, size: int):
         ("PRIVACY_CONTACT", "two\nlines"),
         ("PRIVACY_CONTACT", "   "),
         ("PRIVACY_CONTACT", "x" * 201),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_HOST", "0.0.0.0"),
+        ("METRICS_HOST", "::"),
+        ("METRICS_HOST", "bot.internal"),
+        ("METRICS_HOST", "192.168.0.1"),
+        ("METRICS_HOST", " "),
+        ("TRACES_URL", "collector:4318"),
+        ("TRACES_URL", "http://me:secret@collector"),
+        ("TRACES_RATIO", "1.1"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
         ("GPUS", "0"),
@@ -180,3 +189,19 @@ def test_a_file_that_is_no_text(tmp_path: Path):
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         Settings(_env_file=None).top_p = 0.5
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_numbers_are_served_to_this_machine(host: str):
+    assert load_settings(metrics_host=host).metrics_host == host.strip("[]")
+
+
+def test_numbers_are_served_to_others_only_if_that_is_said():
+    with pytest.raises(ConfigError, match="GUILDLLAMA_METRICS_ALLOW_REMOTE=true"):
+        load_settings(metrics_host="0.0.0.0")
+    assert load_settings(metrics_host="0.0.0.0", metrics_allow_remote=True).metrics_host == "0.0.0.0"
+
+
+def test_the_path_of_traces_is_added_where_there_is_none():
+    assert load_settings(traces_url="http://x:4318/").traces_url == "http://x:4318/v1/traces"
+    assert load_settings(traces_url="http://x/otlp").traces_url == "http://x/otlp"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from models.database import Database
 from models.queries.application import started_applications
+from tests.bot.metric_values import Page
 from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Message, Place, User
 from tests.fakes.engine import FakeEngine
 
-__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "bot_database", "world"]
+__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "bot_database", "free_port", "page", "world"]
 
 
 async def bot_database(url: str) -> Database:
@@ -138,3 +142,16 @@ async def world(
             for bot in here.bots:
                 await bot.kill()
         assert "\n".join(discord.violations) == ""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+async def page(port: int) -> Page:
+    """What Prometheus would scrape now."""
+    await asyncio.sleep(1.05)  # a page is shown to others for a second
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as response:
+        assert response.status == 200
+        return Page(await response.text())

@@ -1,4 +1,6 @@
-"""The log of a bot and of an engine, after a session in which much goes wrong, has no word of members or of the model.
+"""After a session in which much goes wrong, no word of members or of the model is in the log of bot and engine.
+
+Nor is one in the numbers and traces of the bot.
 
 Every text that a member writes has the same word in it: messages, personas, names, files, notes, searches, settings.
 """
@@ -14,8 +16,10 @@ import httpx
 from sqlalchemy import text
 
 from models.database import Database
-from tests.discord.harness import World, world
+from tests.bot.metric_values import Page
+from tests.discord.harness import World, free_port, page, world
 from tests.engine.server.process import GOLDEN, EngineProcess
+from tests.fakes.collector import FakeCollector
 from tests.fakes.discord.server import Attachment, Guild, User
 from tests.selection import POSTGRES
 
@@ -175,7 +179,9 @@ async def refuse_statements(here: World) -> None:
 async def test_no_word_of_a_member_is_logged(database_url: str, tmp_path: Path) -> None:
     """At INFO, which has what WARNING and ERROR have; each format of the log on one database."""
     form = "json" if database_url.startswith("sqlite") else "pretty"
-    async with world(database_url, tmp_path, LOG_FORMAT=form, LOG_LEVEL="INFO") as here:
+    port = free_port()
+    watched = {"METRICS_PORT": str(port), "LOG_FORMAT": form, "LOG_LEVEL": "INFO"}
+    async with FakeCollector() as collector, world(database_url, tmp_path, TRACES_URL=collector.url, **watched) as here:
         boss, ann = here.discord.user(f"{WORD}boss"), here.discord.user(f"{WORD}ann")
         guild = here.discord.guild(f"{WORD} guild", managers=(boss,))
         await here.discord.join(guild)
@@ -187,13 +193,22 @@ async def test_no_word_of_a_member_is_logged(database_url: str, tmp_path: Path) 
         await break_things(here, guild, ann)
         await refuse_statements(here)
         await here.ask(guild, ann, f"{WORD} refused")
+        numbers = await page(port)
         assert await here.bot.stop() == 0
         log = here.bot.log()
         assert "started" in log
+        assert numbers.sum("guildllama_bot_turns_total", outcome="done") > 5
+        assert numbers.sum("guildllama_bot_turns_total", outcome="error") >= 1  # what nobody foresaw
+        assert len(collector.spans) > 50
+        assert not any(each in sent.lower() for each in (WORD, REPLY) for sent in _texts(numbers, collector))
         assert len(log.splitlines()) > 40
         found = [line for line in log.splitlines() if WORD in line.lower() or REPLY in line.lower()]
         assert found == []
         assert not re.search(r"You said|cannot be rendered", log)
+
+
+def _texts(numbers: Page, collector: FakeCollector) -> list[str]:
+    return [numbers.text, *(body.decode(errors="replace") for body in collector.bodies)]
 
 
 def test_no_word_of_a_prompt_is_in_the_engines_log(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from bot.errors import Busy
+from bot.telemetry.metrics import WAITING
 
 _MAX_SHARE = 4
 """One member may have a quarter of all slots, and a quarter more are kept for guilds with less than their share."""
@@ -73,6 +74,7 @@ class AdmissionControl:
         self._slots[slot] = None
         self._by_key[key] += 1
         self._by_guild[guild] += 1
+        WAITING.inc()
         try:
             yield slot
         finally:
@@ -83,6 +85,7 @@ class AdmissionControl:
         if slot not in self._slots:
             return
         del self._slots[slot]
+        WAITING.dec()
         for counts, key in ((self._by_key, slot.key), (self._by_guild, slot.guild)):
             counts[key] -= 1
             if counts[key] == 0:

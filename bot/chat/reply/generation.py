@@ -24,6 +24,7 @@ from bot.engine_client.errors import ContextExceeded, PromptRefused
 from bot.engine_client.messages import Finished, Thinking
 from bot.errors import EngineTimeout, EngineUnreadable, ShuttingDown
 from bot.settings import Settings
+from bot.telemetry.tracing import span
 from bot.text import clean_piece
 from models.types import PromptInputs
 
@@ -194,10 +195,12 @@ class ReplyGenerator:
         control: ReplyControl,
         watcher: ThoughtWatcher,
     ) -> None:
-        partial.prompt = prompt = await self._fitter.fit(request)
+        with span("fit prompt"):
+            partial.prompt = prompt = await self._fitter.fit(request)
         while True:
             try:
-                await self._stream(prompt, partial, on_delta, control, watcher)
+                with span("stream"):
+                    await self._stream(prompt, partial, on_delta, control, watcher)
                 return self._fitter.accepted(prompt)
             except ContextExceeded as exceeded:
                 # A server without /tokenize refuses a prompt that is too long only here, before it generates anything.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from bot.chat.chat_reply import ChatReply
 from bot.chat.service import ChatService
@@ -27,15 +28,17 @@ from bot.discord_app.replies.final_text import CUT_OFF, final_text
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoting import ANEW, heading
 from bot.discord_app.replies.sinks.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
+from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.discord_app.replies.waiting_text import waiting_text
 from bot.discord_app.rest.message_api import MessageApi
+from bot.errors import ReplyDeleted
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.i18n.language import gettext as _
 from bot.i18n.language import use_language
 from bot.safety.content import ContentFilters
+from bot.telemetry.tracing import message_span, span
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
 log = structlog.get_logger(__name__)
@@ -81,7 +84,12 @@ class Conversations:
 
         What stands around the reply is in the language of those who see it.
         """
-        with use_language(await self.languages.of_place(question.place)):
+        guild_id = question.caller.guild_id or DIRECT_MESSAGES
+        with (
+            bound_contextvars(guild=guild_id),
+            message_span(guild=guild_id, kind=question.kind),
+            use_language(await self.languages.of_place(question.place)),
+        ):
             return await self._answer(question)
 
     async def _answer(self, question: Question) -> ChatReply | None:
@@ -123,7 +131,8 @@ class Conversations:
             if result.is_empty and question.turn is not None:
                 await reply.cancel()  # the caller shows the reply that the turn had before
             else:
-                await self._finish(place, result, reply, sink)
+                with bound_contextvars(turn=result.turn_id), span("deliver"):
+                    await self._finish(place, result, reply, sink)
         except ReplyDeleted as deleted:
             await reply.cancel()
             await self.deliveries.shown(sink.delivery_id, [], done=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
 from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, MessageSink, SinkClosed, SinkUnreachable
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.discord_app.splitting.reply_messages import final_messages, partial_messages
-from bot.errors import BotError
-from bot.i18n.language import gettext as _
+from bot.errors import ReplyDeleted
+from bot.telemetry.metrics import EDIT_KINDS, EDITS
+from bot.telemetry.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -29,14 +31,6 @@ ANNOUNCE_INTERVAL = 5.0
 """Seconds between two such lines."""
 _EDIT_INTERVAL = 1.0  # seconds between two edits of one message
 _MAX_ATTEMPTS = 4
-
-
-class ReplyDeleted(BotError):
-    """Ends a generation whose message was deleted."""
-
-    def __init__(self) -> None:
-        text = _("The message was deleted, so I stopped answering.")
-        super().__init__(text, reason="the reply's message was deleted")
 
 
 class EditRate:
@@ -145,7 +139,8 @@ class StreamedReply:
             async with self._sink.turn(index, Urgency.STATUS) as turn, self._editing:
                 if self._worker is not None or self._is_over:
                     return
-                await self._sink.show(index, message, live=True, turn=turn)
+                with _counted("status"):
+                    await self._sink.show(index, message, live=True, turn=turn)
                 self._shown[index] = message
 
     async def _edit_loop(self) -> None:
@@ -210,7 +205,8 @@ class StreamedReply:
     ) -> None:
         async with self._editing:
             try:
-                await self._sink.show(index, text, live=live, last=last, file=file, turn=turn)
+                with _counted("live" if live else "final"):
+                    await self._sink.show(index, text, live=live, last=last, file=file, turn=turn)
             finally:
                 self._edited_at[index] = time.monotonic()
         self._shown[index] = text
@@ -228,3 +224,19 @@ class StreamedReply:
             for task in tasks:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_EDITS = {kind: (EDITS.labels(kind, "shown"), EDITS.labels(kind, "failed")) for kind in EDIT_KINDS}
+
+
+@contextmanager
+def _counted(kind: str) -> Iterator[None]:
+    """Count one attempt to show something; one that was cancelled counts as neither."""
+    shown, failed = _EDITS[kind]
+    with span(f"show {kind}"):
+        try:
+            yield
+        except Exception:
+            failed.inc()
+            raise
+    shown.inc()

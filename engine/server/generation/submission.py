@@ -8,7 +8,7 @@ neither HTTP nor how a prompt was made.
 import asyncio
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.chat.reasoning import reasoning_decoder
@@ -27,6 +27,7 @@ from engine.server.protocol.requests import ChatRequest, GenerationRequest
 from engine.server.reply_parts import ReplyParts
 from engine.server.streaming import ResponseObserver, ResponseStream
 from engine.server.tokenizing import check_vocabulary, context_length_exceeded
+from engine.server.traces import RequestTraces
 from engine.tokenizers.base import StreamDecoder
 
 MAX_LOGPROB_ENTRIES = 1 << 18  # of one request, which are kept until its client has read them
@@ -36,12 +37,18 @@ class RequestSubmitter:
     """Submits requests and keeps the response streams that have not ended."""
 
     def __init__(
-        self, observer: ResponseObserver, *, max_reply_tokens: int | None = None, repetition_guard: bool = True
+        self,
+        observer: ResponseObserver,
+        *,
+        max_reply_tokens: int | None = None,
+        repetition_guard: bool = True,
+        traces: RequestTraces | None = None,
     ) -> None:
         """See `ServingService`."""
         self._observer = observer
         self._max_reply_tokens = max_reply_tokens
         self._repetition_guard = repetition_guard
+        self._traces = traces
         self._structured_outputs = StructuredOutputManager()
         self._streams: set[ResponseStream] = set()
         self._all_ended = asyncio.Event()
@@ -131,7 +138,7 @@ class RequestSubmitter:
             tokens,
             IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
             self._observer,
-            self._on_stream_end,
+            self._on_end_of(None if self._traces is None else self._traces.submitted()),
             parts=parts,
             logprobs=None if params.num_logprobs is None else LogprobsQueue(loaded.tokenizer),
             # A client that sets `ignore_eos` wants tokens, whatever they say: it measures the engine.
@@ -141,6 +148,17 @@ class RequestSubmitter:
         )
         self._streams.add(stream)
         return stream
+
+    def _on_end_of(self, trace: Callable[[ResponseStream], None] | None) -> Callable[[ResponseStream], None]:
+        """What is called at the end of a stream."""
+        if trace is None:
+            return self._on_stream_end
+
+        def on_end(stream: ResponseStream) -> None:
+            self._on_stream_end(stream)
+            trace(stream)
+
+        return on_end
 
     def _on_stream_end(self, stream: ResponseStream) -> None:
         self._streams.discard(stream)

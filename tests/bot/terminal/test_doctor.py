@@ -68,6 +68,17 @@ def bad(found: Iterable[Finding]) -> list[Finding]:
 
 
 class TestCommand:
+    async def test_what_watches_the_bot(self, shell: Shell, engine: FakeEngine):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            shell.env |= {"GUILDLLAMA_METRICS_PORT": str(port), "GUILDLLAMA_TRACES_URL": "http://127.0.0.1:4318"}
+            done = await shell("doctor")
+            assert f"note ports: GUILDLLAMA_METRICS_PORT={port} is in use" in done.out
+        done = await shell("doctor")
+        assert done.code == 0, done.out
+        assert f"ok   ports: GUILDLLAMA_METRICS_PORT={port} is free" in done.out
+        assert "ok   traces: are sent to http://127.0.0.1:4318/v1/traces" in done.out
+
     async def test_well(self, shell: Shell, engine: FakeEngine):
         shell.env["GUILDLLAMA_DISCORD_TOKEN"] = "aaaa.bbbb.cccc"
         done = await shell("doctor")

@@ -21,6 +21,7 @@ from engine.server.network.access import AccessPolicy
 from engine.server.network.connections import http_config
 from engine.server.network.sockets import open_listener
 from engine.server.serving import ServingService
+from engine.server.traces import RequestTraces
 from engine.tokenizers.piecewise import PiecewiseEncoder
 from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 
@@ -58,9 +59,10 @@ async def serve(
     stream_interval: float = 0.0,
     access: AccessPolicy | None = None,
     max_body: int = MAX_BODY,
+    traces: RequestTraces | None = None,
 ) -> AsyncIterator[Served]:
     engine, metrics = ScriptedEngine(), Metrics(lambda: None)
-    service = ServingService("tiny", metrics, progress=LoadProgress())
+    service = ServingService("tiny", metrics, progress=LoadProgress(), traces=traces)
     app = build_app(
         service,
         metrics,
@@ -68,6 +70,7 @@ async def serve(
         api_key=api_key,
         max_body=max_body,
         stream_interval=stream_interval,
+        traced=traces is not None,
     )
     server = _QuietServer(http_config(app, graceful_shutdown=1))
     with open_listener("127.0.0.1", 0, None) as listener:

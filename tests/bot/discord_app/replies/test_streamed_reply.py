@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, SinkUnreachable
-from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
+from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.discord_app.splitting.reply_messages import MAX_MESSAGES, NO_ANSWER, final_messages, partial_messages
+from bot.errors import ReplyDeleted
 
 
 class FakeSink:
