@@ -189,6 +189,14 @@ def cleanup(ctx: typer.Context) -> None:
     _delegate(single, ctx)
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def admin(ctx: typer.Context) -> None:
+    """Serve a web page for looking into the database; `admin password` makes the hash of its password."""
+    from bot.terminal.admin_commands import admin_app
+
+    _delegate(admin_app, ctx)
+
+
 def _delegate(other: typer.Typer, ctx: typer.Context) -> None:
     """Run another command line with the arguments that follow the command's name."""
     command = typer.main.get_command(other)
