@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import uvicorn
 
+from bot.admin.access.address import check_address
 from bot.admin.access.guard import Names
 from bot.admin.app import build
 from bot.admin.context import Admin
@@ -20,26 +20,6 @@ from models.database import Database
 
 _GRACE = 5
 """Seconds that a page has left when the server ends."""
-
-
-def check_address(settings: Settings) -> None:
-    """Raise ConfigError for an address that others reach while there is no password."""
-    if settings.admin_password_hash is None and not is_loopback(settings.admin_host):
-        raise ConfigError(
-            "GUILDLLAMA_ADMIN_HOST",
-            f"{settings.admin_host} can be reached from other machines, and there is no password",
-            "Run `guildllama admin password` and set GUILDLLAMA_ADMIN_PASSWORD_HASH, or leave it at 127.0.0.1.",
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. A name may mean any, but for localhost."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def live_url(settings: Settings) -> str | None:

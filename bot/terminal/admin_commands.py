@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from bot.admin.access.address import check_address
 from bot.admin.access.passwords import MAX_CHARS, MIN_CHARS, hash_password
-from bot.admin.server import check_address, serve_admin
+from bot.admin.server import serve_admin
 from bot.log import configure_log
 from bot.settings import load_settings
 from bot.storage import open_checked

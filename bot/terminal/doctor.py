@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from bot.admin.access.address import check_address
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.hub.resolve import resolve_model
 from bot.services import external_engine
@@ -50,6 +51,7 @@ def examine() -> int:
         report.note("settings", f"{name} is no setting of this program" + (f"; did you mean {near}?" if near else ""))
     _token(settings, report)
     _database(settings, report)
+    _admin(settings, report)
     if settings.engine_url is None:
         _own_engine(settings, report)
     else:
@@ -67,6 +69,19 @@ def _token(settings: Settings, report: _Report) -> None:
         report.wrong("discord", "GUILDLLAMA_DISCORD_TOKEN does not look like a token (three parts with dots between)")
     else:
         report.fine("discord", "a token is set (Discord itself was not asked)")
+
+
+def _admin(settings: Settings, report: _Report) -> None:
+    """The operator's page, as far as its settings were changed."""
+    if not {"admin_host", "admin_password_hash", "admin_url"} & settings.model_fields_set:
+        return
+    try:
+        check_address(settings)
+    except ConfigError as error:
+        report.wrong("admin page", error.line)
+        return
+    how = "a link in the terminal" if settings.admin_password_hash is None else "a password"
+    report.fine("admin page", f"{settings.admin_host} port {settings.admin_port}, signed in to with {how}")
 
 
 def _database(settings: Settings, report: _Report) -> None:

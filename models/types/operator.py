@@ -78,6 +78,8 @@ class TurnView:
     num_pairs: int | None
     """Pairs of history in its prompt; None: no prompt is recorded."""
     first_turn_id: int | None
+    num_left_out: int
+    """Earlier pairs of the dialog that its prompt did not contain, counted up to a limit."""
     summarised: bool
     num_replies: int
     withheld: bool = False

@@ -61,8 +61,7 @@ async def overview_page(visit: Visit) -> Response:
     first = [each.first_token_ms / 1000 for each in figures.answers if each.first_token_ms is not None]
     speeds = [speed for each in figures.answers if (speed := _speed(each)) is not None]
     days = every_day(figures.days, DAYS)
-    charts = [
-        *day_charts(days),
+    speed_charts = [
         chart("Time to the first token", histogram(first, _FIRST_TOKEN, "s"), "answers", axis="Time"),
         chart("Tokens a second", histogram(speeds, _SPEEDS, "/s"), "answers", axis="Speed"),
     ]
@@ -75,7 +74,8 @@ async def overview_page(visit: Visit) -> Response:
         "overview.html",
         "Overview",
         figures=figures,
-        charts=charts,
+        charts=day_charts(days),
+        speed_charts=speed_charts,
         quantiles=quantiles,
         live=live_values(visit.admin.live),
         live_charts=live_charts(visit.admin.live),

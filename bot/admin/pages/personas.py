@@ -53,7 +53,7 @@ async def persona_page(visit: Visit) -> Response:
                     session,
                     guild_id=guild_id,
                     member_id=owner_id,
-                    action="operator.read",
+                    action="operator.persona",
                     details={"persona": persona_id},
                     now=datetime.now(UTC),
                 )

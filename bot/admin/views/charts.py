@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 170, 52, 22, 8
-_LABELS = 6
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 640, 190, 60, 28, 30, 10
+_LABELS = 5
 Value = tuple[str, float]
 
 
@@ -62,7 +62,7 @@ class Share:
 def chart(title: str, values: Sequence[Value], unit: str, *, axis: str, line: bool = False) -> Chart:
     """Place the values on a plane."""
     top = _nice(max((value for _, value in values), default=0.0))
-    step, room = (_WIDTH - _LEFT) / max(1, len(values)), _HEIGHT - _BOTTOM - _TOP
+    step, room = (_WIDTH - _LEFT - _RIGHT) / max(1, len(values)), _HEIGHT - _BOTTOM - _TOP
     points = []
     for index, (label, value) in enumerate(values):
         left, height = _LEFT + index * step, room * value / top
@@ -119,8 +119,8 @@ def short_number(value: float) -> str:
 
 
 def _nice(most: float) -> float:
-    """The next number of the form 1, 2 or 5 times a power of ten."""
+    """The next number that is 1, 2, 4, 6 or 10 times a power of ten: half of it is a short number too."""
     if most <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(most))
-    return next(step * power for step in (1, 2, 5, 10) if most <= step * power * (1 + 1e-9))
+    return next(step * power for step in (1, 2, 4, 6, 10) if most <= step * power * (1 + 1e-9))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.application import ours
 from models.queries.common import codec
 from models.queries.dialogs.turn_files import files_of
-from models.queries.operator.paging import OPERATOR
+from models.queries.operator.paging import OPERATOR, counted
 from models.queries.scope import cross_tenant
 from models.queries.tenants.audit import record_audit
 from models.tables import Dialog, MemberSettingsRow, OptOut, ReplyVariant, Turn, TurnPrompt
@@ -47,7 +47,12 @@ async def turn_views(
         select(ReplyVariant.turn_id, func.count()).where(ReplyVariant.turn_id.in_(ids)).group_by(ReplyVariant.turn_id)
     )
     replies = {turn_id: number for turn_id, number in variants}
-    views = [_figures(row.Turn, row.TurnPrompt, replies.get(row.Turn.id, 1), silent) for row in rows]
+    earlier = select(Turn.id).where(Turn.dialog_id == dialog_id, Turn.id <= after, Turn.status == "done")
+    num_before = int(await session.scalar(select(counted(earlier))) or 0)
+    views = []
+    for row in rows:
+        views.append(_figures(row.Turn, row.TurnPrompt, replies.get(row.Turn.id, 1), num_before, silent))
+        num_before += row.Turn.status == "done"
     if not words:
         return tuple(views)
     shown = [row.Turn for row, view in zip(rows, views, strict=True) if not view.withheld]
@@ -123,7 +128,9 @@ async def end_dialog_by_operator(session: AsyncSession, *, guild_id: int, dialog
     return row is not None
 
 
-def _figures(turn: Turn, prompt: TurnPrompt | None, num_replies: int, silent: Collection[int]) -> TurnView:
+def _figures(
+    turn: Turn, prompt: TurnPrompt | None, num_replies: int, num_before: int, silent: Collection[int]
+) -> TurnView:
     return TurnView(
         turn_id=turn.id,
         author_id=turn.author_id,
@@ -139,6 +146,7 @@ def _figures(turn: Turn, prompt: TurnPrompt | None, num_replies: int, silent: Co
         persona_version=None if prompt is None else prompt.persona_version,
         num_pairs=None if prompt is None else prompt.num_pairs,
         first_turn_id=None if prompt is None else prompt.first_turn_id,
+        num_left_out=0 if prompt is None else max(0, num_before - prompt.num_pairs),
         summarised=prompt is not None and prompt.summary_id is not None,
         num_replies=num_replies,
         withheld=turn.author_id in silent,

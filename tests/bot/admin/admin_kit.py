@@ -1,4 +1,4 @@
-"""The operator's page in this process: an application of its own, a browser, and a database with a little of everything."""
+"""The operator's page in this process: a server, a browser, and a database with a little of everything."""
 
 from __future__ import annotations
 

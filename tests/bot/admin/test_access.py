@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bot.admin.access.address import check_address, is_loopback
 from bot.admin.access.guard import Names
 from bot.admin.access.login_pace import ALL_TRIES, TRIES, LoginPace
 from bot.admin.access.passwords import check_password
 from bot.admin.access.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST_SESSIONS, OneTimeLink, Sessions
 from bot.admin.app import ACTS, PAGES
 from bot.admin.pages import login
-from bot.admin.server import check_address, is_loopback
 from bot.errors import ConfigError
 from models.database import Database
 from tests.bot.admin.admin_kit import BASE, BOT, PASSWORD, admin_settings, browser, fill, hashed

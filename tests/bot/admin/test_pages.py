@@ -70,7 +70,8 @@ async def test_a_conversation_has_everything_of_a_turn(database: Database) -> No
         text = said(page)
         for part in (
             "secret of Ann <script>alert(1)</script>' OR 1=1 --", "{{ 7*191 }}", "⟨U+202E⟩gnol⟨U+001B⟩[2J",
-            "a long **reply**", f"persona {ids['persona']} v2", "0 pairs", "400 + 51 tokens", "first token 0.25 s",
+            "a long **reply**", f"persona {ids['persona']} v2", "0 pairs of history",
+            "400 + 51 tokens", "first token 0.25 s",
             "50.0 tokens/s", "failed", "error e-77", f"Turn {ids['ann']}: prompt as sent",
         ):  # fmt: skip
             assert part in text, part
@@ -171,7 +172,7 @@ class TestWithheld:
             await here.sign_in()
             assert "Own 7" not in await here.page(f"{HERE}/personas")
             assert "my own" in await here.page(f"{HERE}/personas/{owned[0]}")
-            assert await audit(database) == [("operator.read", 100, ANN, f'{{"persona": {owned[0]}}}')]
+            assert await audit(database) == [("operator.persona", 100, ANN, f'{{"persona": {owned[0]}}}')]
             refused = await here.get(f"{HERE}/personas/{owned[1]}")
             assert (refused.status_code, "my own" in refused.text) == (403, False)
 
