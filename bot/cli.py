@@ -225,12 +225,21 @@ def cleanup(ctx: typer.Context) -> None:
     _delegate(single, ctx)
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def admin(ctx: typer.Context) -> None:
+    """Serve a web page for looking into the database; `admin password` makes the hash of its password."""
+    from bot.terminal.admin_commands import admin_app
+
+    _delegate(admin_app, ctx)
+
+
 def _with_every_command() -> typer.Typer:
     """This command line with the commands that are otherwise loaded when they run: for the shell's completion."""
+    from bot.terminal.admin_commands import admin_app
     from bot.terminal.db_commands import cleanup_command, db_app
     from bot.terminal.models_commands import models_app
 
-    delegated = {"db", "models", "cleanup"}
+    delegated = {"db", "models", "cleanup", "admin"}
     app.registered_commands = [
         each
         for each in app.registered_commands
@@ -238,6 +247,7 @@ def _with_every_command() -> typer.Typer:
     ]
     app.add_typer(db_app, name="db")
     app.add_typer(models_app, name="models")
+    app.add_typer(admin_app, name="admin")
     app.command("cleanup")(cleanup_command)
     return app
 

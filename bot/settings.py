@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -37,6 +38,7 @@ NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
 DEFAULT_PERSONA = "You are a helpful assistant. Answer briefly."
+_ARGON2ID = re.compile(r"\$argon2id\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,2})\$[\w+/]{11,86}\$[\w+/]{22,86}", re.ASCII)
 EMBEDDED_DEFAULTS: Mapping[str, object] = {
     "persona": "You are a helpful AI assistant named Llama. Answer in one short sentence.",
     "temperature": 0.2,
@@ -135,6 +137,13 @@ class Settings(BaseSettings):
     report_retention_days: int = Field(30, ge=0, le=CENTURY.days)
     cleanup_interval: Duration = timedelta(hours=1)
 
+    # The operator's web page
+    admin_host: str = Field("127.0.0.1", min_length=1, max_length=255)
+    admin_port: int = Field(8790, ge=0, le=65535)
+    admin_password_hash: SecretStr | None = None
+    admin_url: str | None = None
+    admin_metrics_url: str | None = None
+
     # What members are told of their data
     privacy_policy_url: str | None = Field(None, max_length=500)
     privacy_contact: str | None = Field(None, max_length=200)
@@ -195,6 +204,33 @@ class Settings(BaseSettings):
     @classmethod
     def _gateway_url(cls, value: str | None) -> str | None:
         return value if value is None else _check_url(value, "ws", "wss")
+
+    @field_validator("admin_url")
+    @classmethod
+    def _origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = value.strip().rstrip("/")
+        parts = urlsplit(_check_url(url, "http", "https"))
+        if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("must be a scheme and a host, such as https://admin.example.org")
+        return url
+
+    @field_validator("admin_metrics_url")
+    @classmethod
+    def _metrics_url(cls, value: str | None) -> str | None:
+        return value if value is None else _check_url(value.strip(), "http", "https")
+
+    @field_validator("admin_password_hash")
+    @classmethod
+    def _argon2(cls, value: SecretStr | None) -> SecretStr | None:
+        """Its cost is bounded here: a check must not take more memory than the machine has."""
+        if value is None:
+            return None
+        found = _ARGON2ID.fullmatch(value.get_secret_value().strip())
+        if found is None or int(found[1]) > 1 << 20 or int(found[2]) > 100 or int(found[3]) > 16:
+            raise ValueError("must be what `guildllama admin password` prints, between single quotes")
+        return SecretStr(found[0])
 
     @field_validator("privacy_policy_url")
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -98,6 +99,12 @@ class Database:
     def engines(self) -> tuple[AsyncEngine, ...]:
         """The SQLAlchemy engines (the writer's, then the readers' on SQLite), for tests that watch the pools."""
         return (self._writer,) if self._writer is self._reader else (self._writer, self._reader)
+
+    def for_application(self, application_id: int) -> Database:
+        """Return a view with the same connections, whose transactions touch the rows of another application."""
+        view = copy.copy(self)
+        view.application_id = application_id
+        return view
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:

@@ -12,7 +12,7 @@ def examples(*lines: tuple[str, str]) -> str:
     return "\n\n".join(("Examples:", *(f"  {command:<{width}}  # {what}" for command, what in lines)))
 
 
-PARTS = ("settings", "files", "database", "discord", "engine", "machine", "monitoring", "process")
+PARTS = ("settings", "files", "database", "discord", "engine", "machine", "monitoring", "admin", "process")
 """What `guildllama doctor` checks, in this order."""
 PROGRAM = examples(
     ("guildllama init", "write the settings file, three questions"),

@@ -34,6 +34,7 @@ NO_TENANT_ROWS = {
     "count_rows", "rows_of", "change", "insert_if_absent", "ensure_guild", "ensure_user", "pairs_before", "files_of",
     "add_files", "retract_deliveries", "messages_of", "record_of", "close_where", "close_delivery", "prompts_of",
     "forget_summaries_of_turns", "forget_memory_of_turns", "upsert", "page_of",
+    "answer_timings", "next_members",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from bot.i18n.language import ngettext
 from bot.text import duration_text
 from models.types import AuditRecord
 
-GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
+GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy", "operator")
 """What the actions of an entry begin with: the choices of the filter."""
 _CALLED = {
     "dialog_scope": "scope",
@@ -135,6 +135,10 @@ def _templates() -> dict[str, str]:
         "persona.set": _("{admin} set the persona {persona} for {place}."),
         "persona.clear": _("{admin} took the persona of {place} away."),
         "persona.begin_afresh": _("{admin} let conversations begin afresh: {counts}."),
+        "operator.read": _("{admin} read a conversation of {member}."),
+        "operator.persona": _("{admin} read a persona of {member}."),
+        "operator.search": _("{admin} searched, and read parts of {counts}."),
+        "operator.end": _("{admin} ended a conversation of {member}."),
         "scene.add": _("{admin} added {persona} to the scene in {place}."),
         "scene.remove": _("{admin} took {persona} out of the scene in {place}."),
         "scene.speak": _("{admin} changed who speaks in the scene in {place}."),
@@ -146,7 +150,7 @@ def _values(
 ) -> dict[str, object]:
     channel = details.get("channel")
     return {
-        "admin": _who(record.actor_id, mention),
+        "admin": _actor(record, mention),
         "member": _("a member") if record.target_id is None else mention("@", record.target_id),
         "settings": _settings(details, mention),
         "lasts": _lasts(details),
@@ -160,6 +164,12 @@ def _values(
         "rating": _("only in age-restricted channels") if details.get("age_restricted") else _("in all channels"),
         "place": _place(details, mention),
     }
+
+
+def _actor(record: AuditRecord, mention: Mention) -> str:
+    if record.actor_id is None and record.action.startswith("operator."):
+        return _("The person who runs the bot")
+    return _who(record.actor_id, mention)
 
 
 def _who(user_id: int | None, mention: Mention) -> str:

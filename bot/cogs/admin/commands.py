@@ -50,6 +50,7 @@ _ACTIONS = [
     Choice(name="Deletions", value="purge"),
     Choice(name="Deletions of members' data", value="privacy"),
     Choice(name="Reports", value="report"),
+    Choice(name="Looks of who runs the bot", value="operator"),
 ]
 
 

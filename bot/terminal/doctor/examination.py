@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from bot.errors import ConfigError
 from bot.settings import Settings, load_settings
-from bot.terminal.doctor import database, discord, engine, files, machine, monitoring, process
+from bot.terminal.doctor import admin_page, database, discord, engine, files, machine, monitoring, process
 from bot.terminal.doctor.findings import Finding, bad, print_findings
 from bot.terminal.doctor.program import program_findings, settings_findings
 from bot.terminal.help_texts import PARTS
@@ -19,6 +19,7 @@ _PARTS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "engine": engine.findings,
     "machine": machine.findings,
     "monitoring": monitoring.findings,
+    "admin": admin_page.findings,
 }
 
 

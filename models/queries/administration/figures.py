@@ -57,8 +57,14 @@ async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tu
         .order_by(Dialog.last_active_at.desc())
         .limit(NUM_DIALOGS)
     )
-    ids = tuple(await session.scalars(used))
-    if not ids:
+    return await answer_timings(session, tuple(await session.scalars(used)), since)
+
+
+async def answer_timings(
+    session: AsyncSession, dialog_ids: Collection[int], since: datetime
+) -> tuple[AnswerTiming, ...]:
+    """Return the times of the last answers of these dialogs. The caller must have found them by their key."""
+    if not dialog_ids:
         return ()
     last = aliased(Turn)
     nth = select(last.id).where(last.dialog_id == Dialog.id).order_by(last.id.desc()).offset(NUM_ANSWERS - 1).limit(1)
@@ -68,7 +74,9 @@ async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tu
         .select_from(Dialog)
         .join(Turn, Turn.dialog_id == Dialog.id)
         .outerjoin(TurnPrompt, TurnPrompt.turn_id == Turn.id)
-        .where(ours(Dialog), Dialog.id.in_(ids), Turn.id >= oldest, Turn.status == "done", Turn.created_at >= since)
+        .where(
+            ours(Dialog), Dialog.id.in_(dialog_ids), Turn.id >= oldest, Turn.status == "done", Turn.created_at >= since
+        )
     )
     return tuple(AnswerTiming(*row) for row in rows)
 

@@ -1,0 +1,28 @@
+"""Where the page may listen: without a password on this machine alone."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from bot.errors import ConfigError
+from bot.settings import Settings
+
+
+def check_address(settings: Settings) -> None:
+    """Raise ConfigError for an address that others reach while there is no password."""
+    if settings.admin_password_hash is None and not is_loopback(settings.admin_host):
+        raise ConfigError(
+            "GUILDLLAMA_ADMIN_HOST",
+            f"{settings.admin_host} can be reached from other machines, and there is no password",
+            "Run `guildllama admin password` and set GUILDLLAMA_ADMIN_PASSWORD_HASH, or leave it at 127.0.0.1.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. A name may mean any, but for localhost."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""What pages show, as values and marks: charts, differences, live figures. Knows no HTTP but `live`."""

@@ -1,0 +1,1 @@
+"""What the operator's page reads: lists by pages, conversations, search, figures. Each read is bounded."""
