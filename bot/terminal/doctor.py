@@ -8,9 +8,10 @@ import sys
 
 import typer
 
+from bot.engine_client.client import EngineClient
+from bot.engine_client.replicas.address import numbered, without_credentials
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.hub.resolve import resolve_model
-from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
 from models.migrate import check_revision, head_revision
@@ -53,7 +54,7 @@ def examine() -> int:
     if settings.engine_url is None:
         _own_engine(settings, report)
     else:
-        asyncio.run(_external_engine(settings, settings.engine_url, report))
+        asyncio.run(_external_engines(settings, report))
     return report.exit_code
 
 
@@ -117,16 +118,34 @@ def _own_engine(settings: Settings, report: _Report) -> None:
         report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model}: {said.removeprefix('engine: ')}")
 
 
-async def _external_engine(settings: Settings, url: str, report: _Report) -> None:
-    async with external_engine(settings, url) as engine:
-        try:
-            name = await engine.model()
-            ready = await engine.ready()
-        except BotError as error:
-            report.wrong("engine", f"GUILDLLAMA_ENGINE_URL={url}: {error}")
-            return
-    context = f", context {engine.context_length:,} tokens" if engine.context_length else ""
-    if ready:
-        report.fine("engine", f"{url} serves {name}{context}")
-    else:
-        report.note("engine", f"{url} serves {name}{context}, and says that it is not ready yet")
+async def _external_engines(settings: Settings, report: _Report) -> None:
+    """Ask each server by itself, at the same time; tell of them in the order of the settings."""
+    servers, model = settings.engine_servers, settings.model_name
+    clients = [EngineClient(url, key, model=model, thinking=settings.thinking) for url, key in servers]
+    names = [
+        numbered(number, url) if len(servers) > 1 else without_credentials(url)
+        for number, (url, _) in enumerate(servers, start=1)
+    ]
+    try:
+        found = await asyncio.gather(*map(_ask, clients))
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    for name, (served, error, ready) in zip(names, found, strict=True):
+        if error is not None:
+            report.wrong("engine", f"GUILDLLAMA_ENGINE_URL={name}: {error}")
+        elif ready:
+            report.fine("engine", f"{name} serves {served}")
+        else:
+            report.note("engine", f"{name} serves {served}, and says that it is not ready yet")
+    if len({served for served, error, _ in found if error is None}) > 1:
+        report.wrong("engine", "the servers at GUILDLLAMA_ENGINE_URL must serve the same model with the same context")
+
+
+async def _ask(client: EngineClient) -> tuple[str, BotError | None, bool]:
+    """What a server serves, why it does not say so, and whether it is ready."""
+    try:
+        name, ready = await client.model(), await client.ready()
+    except BotError as error:
+        return "", error, False
+    context = f", context {client.context_length:,} tokens" if client.context_length else ""
+    return f"{name}{context}", None, ready
