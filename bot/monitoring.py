@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
@@ -46,8 +46,8 @@ class Engine(Protocol):
     async def ready(self) -> bool:
         """Whether the server would answer now."""
 
-    async def metrics(self) -> str:
-        """The text of its /metrics, or ""."""
+    async def metrics_pages(self) -> Sequence[str]:
+        """The text of each server's /metrics, or "" for one that has none."""
 
 
 def engine_families(text: str) -> list[Metric]:
@@ -59,6 +59,20 @@ def engine_families(text: str) -> list[Metric]:
     except (ValueError, KeyError, IndexError, TypeError):
         return []
     return [family for name, family in families.items() if name.startswith(ENGINE_PREFIX) and family.samples]
+
+
+def families_of_all(texts: Sequence[str]) -> list[Metric]:
+    """`engine_families` of these servers; if there are several, with the server's number as the label `replica`."""
+    if len(texts) == 1:
+        return engine_families(texts[0])
+    merged: dict[str, Metric] = {}
+    for number, text in enumerate(texts, start=1):
+        for family in engine_families(text):
+            into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            into.samples += [
+                sample._replace(labels={**sample.labels, "replica": str(number)}) for sample in family.samples
+            ]
+    return list(merged.values())
 
 
 class _Families(Collector):
@@ -87,8 +101,8 @@ class MetricsPage:
             return self._page
 
     async def _make(self) -> bytes:
-        is_up, text = await self._ask_engine()
-        families = await asyncio.to_thread(engine_families, text)
+        is_up, texts = await self._ask_engine()
+        families = await asyncio.to_thread(families_of_all, texts)
         metrics.ENGINE_UP.set(is_up)
         metrics.ENGINE_METRICS_UP.set(bool(families))
         own = prometheus.generate_latest(metrics.REGISTRY)
@@ -96,15 +110,15 @@ class MetricsPage:
         rest.register(_Families(families))
         return own + prometheus.generate_latest(rest)
 
-    async def _ask_engine(self) -> tuple[bool, str]:
+    async def _ask_engine(self) -> tuple[bool, Sequence[str]]:
         if self.engine is None:
-            return False, ""
+            return False, ()
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
-                is_up, text = await asyncio.gather(self.engine.ready(), self.engine.metrics())
+                is_up, texts = await asyncio.gather(self.engine.ready(), self.engine.metrics_pages())
         except TimeoutError:
-            return False, ""
-        return is_up, text
+            return False, ()
+        return is_up, texts
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.languages import Languages
 from bot.discord_app.permissions.gate import PermissionGate
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.guilds.administration.blocks import MemberBlocks
@@ -49,7 +49,7 @@ class Services(Protocol):
         """Personas of guilds and members."""
 
     @property
-    def engine(self) -> EngineClient:
+    def engine(self) -> Engine:
         """The model."""
 
     @property

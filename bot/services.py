@@ -16,6 +16,10 @@ import structlog
 
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
+from bot.engine_client.replicas.address import numbered, without_credentials
+from bot.engine_client.replicas.replica import Replica
+from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
@@ -37,19 +41,33 @@ class Services:
 
     settings: Settings
     database: Database
-    engine: EngineClient
+    engine: Engine
     process: EngineProcess | None
     """Our own engine, or None if GUILDLLAMA_ENGINE_URL names another server."""
     chat: ChatService
     personas: PersonaService
 
 
-def external_engine(settings: Settings, url: str) -> EngineClient:
-    """The client of a server that we do not start."""
-    key = settings.engine_api_key
-    return EngineClient(
-        url, None if key is None else key.get_secret_value(), model=settings.model_name, thinking=settings.thinking
-    )
+def external_engine(settings: Settings) -> EngineClient | ReplicaSet:
+    """The servers that we do not start: the client of one, or several as one engine."""
+    servers = settings.engine_servers or ((_NO_ENGINE, None),)
+    model, thinking = settings.model_name, settings.thinking
+    if len(servers) == 1:
+        url, key = servers[0]
+        return EngineClient(url, key, model=model, thinking=thinking)
+    replicas = [
+        Replica(number, url, EngineClient(url, key, model=model, thinking=thinking, name=numbered(number, url)))
+        for number, (url, key) in enumerate(servers, start=1)
+    ]
+    return ReplicaSet(replicas, patience=settings.reply_timeout / 2)
+
+
+def _engine_name(settings: Settings) -> str:
+    """What the log calls the engine."""
+    urls = [url for url, _ in settings.engine_servers]
+    if len(urls) == 1:
+        return without_credentials(urls[0])
+    return ", ".join(numbered(number, url) for number, url in enumerate(urls, start=1)) or "own"
 
 
 @asynccontextmanager
@@ -65,7 +83,7 @@ async def open_services(
     async with AsyncExitStack() as stack:
         process: EngineProcess | None = None
         if settings.engine_url is not None or not start_engine:
-            engine = await stack.enter_async_context(external_engine(settings, settings.engine_url or _NO_ENGINE))
+            engine: Engine = await stack.enter_async_context(external_engine(settings))
         else:
             process = await stack.enter_async_context(EngineProcess(settings))
             engine = process.client
@@ -89,7 +107,7 @@ async def serve(settings: Settings) -> None:
         # First: a port that is taken is told at once, and the numbers are there while the model loads.
         async with monitored(settings) as page, open_services(settings, application_id=None) as services:
             page.engine = services.engine
-            log.info("started", engine=settings.engine_url or "own", model=settings.model)
+            log.info("started", engine=_engine_name(settings), model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
             writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)

@@ -34,6 +34,7 @@ from bot.units import CENTURY, Duration, Seconds, Size
 PREFIX = "GUILDLLAMA_"
 EMBEDDED_MODEL = "smollm2"
 """The name of the small model that is installed with the program."""
+_MAX_SERVERS = 64
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
     encryption_keys: SecretStr | None = None
 
-    # Engine: our own on this machine, or any OpenAI-compatible server at engine_url
+    # Engine: our own on this machine, or any OpenAI-compatible servers at engine_url
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
     model: str = EMBEDDED_MODEL
@@ -185,15 +186,39 @@ class Settings(BaseSettings):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
-    @field_validator("engine_url", "moderation_url")
+    @field_validator("moderation_url")
     @classmethod
-    def _openai_base_url(cls, value: str | None) -> str | None:
-        """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""
+    def _moderation_base_url(cls, value: str | None) -> str | None:
+        return None if value is None else _openai_base_url(value)
+
+    @field_validator("engine_url")
+    @classmethod
+    def _engine_base_urls(cls, value: str | None) -> str | None:
+        """One URL, or several with commas between them."""
         if value is None:
             return None
-        url = value.strip().rstrip("/")
-        _check_url(url, "http", "https")
-        return url if urlsplit(url).path else f"{url}/v1"
+        given = [part for part in value.split(",") if part.strip()]
+        if len(given) > _MAX_SERVERS:
+            raise ValueError(f"names {len(given)} servers; {_MAX_SERVERS} are the most")
+        urls: list[str] = []
+        for number, part in enumerate(given or [value], start=1):
+            try:
+                url = _openai_base_url(part)
+            except ValueError as error:
+                raise ValueError(str(error) if len(given) < 2 else f"number {number} {error}") from None
+            if _without_credentials(url) in map(_without_credentials, urls):
+                raise ValueError(f"number {number} is there twice: {_without_credentials(url)}")
+            urls.append(url)
+        return ",".join(urls)
+
+    @field_validator("engine_api_key")
+    @classmethod
+    def _a_key_for_each(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        num_servers = len((info.data.get("engine_url") or "").split(","))
+        num_keys = 1 if value is None else len(value.get_secret_value().split(","))
+        if num_servers > 1 and num_keys not in {1, num_servers}:
+            raise ValueError(f"has {num_keys} keys for {num_servers} servers: one for all, or one for each")
+        return value
 
     @field_validator("discord_api_base", "discord_cdn_url")
     @classmethod
@@ -319,6 +344,16 @@ class Settings(BaseSettings):
         return _is_embedded(self.engine_url, self.model)
 
     @property
+    def engine_servers(self) -> tuple[tuple[str, str | None], ...]:
+        """Each server of GUILDLLAMA_ENGINE_URL with its API key; () where our own engine is started."""
+        if self.engine_url is None:
+            return ()
+        urls = self.engine_url.split(",")
+        key = None if self.engine_api_key is None else self.engine_api_key.get_secret_value()
+        keys = [part.strip() or None for part in key.split(",")] if key and len(urls) > 1 else [key]
+        return tuple(zip(urls, keys if len(keys) > 1 else keys * len(urls), strict=True))
+
+    @property
     def model_name(self) -> str | None:
         """The model to ask an external server for, or None to take the one it serves."""
         return self.model if "model" in self.model_fields_set else None
@@ -336,6 +371,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _openai_base_url(value: str) -> str:
+    """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""
+    url = value.strip().rstrip("/")
+    _check_url(url, "http", "https")
+    return url if urlsplit(url).path else f"{url}/v1"
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().lower()
 
 
 def _check_url(value: str, *schemes: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Delta, Message
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
@@ -24,12 +24,16 @@ class ShortAnswers:
     """Short answers of one engine."""
 
     def __init__(
-        self, engine: EngineClient, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
+        self, engine: Engine, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
     ) -> None:
         """`application`: as of `Pseudonyms`."""
         self._engine = engine
         self._pseudonyms = Pseudonyms(settings, application)
         self._thinking_tokens = _THINKING_TOKENS if settings.thinking else 0
+
+    async def are_busy(self, key: DialogKey) -> bool:
+        """Whether the server that this member's requests go to has others to answer now, as far as it tells."""
+        return await self._engine.is_busy(self._pseudonyms.cache_salt(key))
 
     async def ask(
         self, key: DialogKey, messages: Sequence[Message], *, max_tokens: int, response_format: dict[str, object]

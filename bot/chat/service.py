@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -33,7 +34,8 @@ from bot.chat.turn_meter import TurnMeter
 from bot.chat.turn_runner import TurnRunner
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
+from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.keyed_locks import KeyedLocks
 from bot.memory.quiet import QuietTime
@@ -48,7 +50,7 @@ from models.types import DialogKey, StopRequester
 class ChatService:
     """Serves many dialogs concurrently, and the messages of one dialog in order of arrival."""
 
-    def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, *, database: Database, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._turns = TurnLog(database, settings)
@@ -66,8 +68,13 @@ class ChatService:
         self._admission = AdmissionControl(settings.max_waiting)
         self.limiter = Limiter()
         """Messages a minute and replies at once, of members and guilds."""
-        self._wait_estimate = WaitEstimate()
-        self._sending = Sending(self._wait_estimate, is_fair=lambda: settings.engine_url is None or engine.shares_time)
+        self._pseudonyms = Pseudonyms(settings, lambda: database.application_id)
+        self._wait_estimates: defaultdict[int, WaitEstimate] = defaultdict(WaitEstimate)
+        """One for each server: its replies say nothing of how long another one's messages wait."""
+        self._sending = Sending(
+            lambda guild: self._wait_estimates[self._lane(guild)],
+            is_fair=lambda: settings.engine_url is None or engine.shares_time,
+        )
         intake = FileIntake(self.file_reader, engine, settings)
         self._runner = TurnRunner(database, engine, settings, self._turns, self._sending, intake, images)
         self._running: dict[DialogKey, ReplyControl] = {}
@@ -102,6 +109,10 @@ class ChatService:
         with TurnMeter("continue") as meter:
             return meter.replied(await self._serve(request, "continue", on_delta, meter))
 
+    def _lane(self, key: DialogKey) -> int:
+        """The server that messages of this guild, or of this person's direct messages, wait for."""
+        return self._engine.lane(self._pseudonyms.cache_salt(key))
+
     def _loading(self) -> str | None:
         """How far the model is loaded; None: it is."""
         return self._engine.load_progress if self._engine.state == "loading" else None
@@ -116,15 +127,17 @@ class ChatService:
         async with contextlib.AsyncExitStack() as stack:
             asked_by = request.place.nonce if request.place else request.interaction_id
             member, guild = member_key(request.key), guild_key(request.key)
-            slot = stack.enter_context(self._admission.admit(member, dialog, guild=guild, asked_by=asked_by))
+            lane = self._lane(request.key)
+            slot = stack.enter_context(self._admission.admit(member, dialog, guild=guild, asked_by=asked_by, lane=lane))
             self.limiter.take(request.key, request.limits, is_repeat=request.is_repeat)
             stack.enter_context(self._counted_as_in_flight())
             stack.enter_context(self.quiet.broken())
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
-            waiting = Waiting(slot, self._wait_estimate, self._loading)
+            estimate = self._wait_estimates[lane]
+            waiting = Waiting(slot, estimate, self._loading)
             progress = ReplyProgress(
-                request, waiting, live, self._wait_estimate, shows_thinking_time=self._settings.show_thinking_time
+                request, waiting, live, estimate, shows_thinking_time=self._settings.show_thinking_time
             )
             progress.on_first_token += [slot.release, meter.first_token]
             request.on_waiting(waiting)
@@ -166,7 +179,8 @@ class ChatService:
         found = []
         for slot in self._admission.of(member_key(key)):
             line = slot.line()
-            status = WaitStatus(len(line), self._wait_estimate.seconds(line), loading=self._engine.state == "loading")
+            estimate = self._wait_estimates[slot.lane]
+            status = WaitStatus(len(line), estimate.seconds(line), loading=self._engine.state == "loading")
             found.append(WaitingInfo(slot.asked_by, status))
         return tuple(found)
 

@@ -26,7 +26,7 @@ from bot.chat.reply.reply_progress import ReplyProgress
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.scenes.choosing import SceneDirector
 from bot.chat.turns.turn_log import TurnLog
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.failpoint import failpoint
 from bot.settings import Settings
 from bot.telemetry.tracing import span
@@ -40,7 +40,7 @@ class TurnRunner:
     def __init__(
         self,
         database: Database,
-        engine: EngineClient,
+        engine: Engine,
         settings: Settings,
         turns: TurnLog,
         sending: Sending,

@@ -16,6 +16,7 @@ import httpx2
 import openai
 
 from bot.engine_client.completions import Completions
+from bot.engine_client.engine import EngineState
 from bot.engine_client.errors import ContextExceeded, translate
 from bot.engine_client.images.support import ImageSupport
 from bot.engine_client.messages import (
@@ -35,7 +36,7 @@ from bot.errors import EngineUnavailable, ImagesNotSeen
 from bot.i18n.language import N_, pgettext
 from bot.i18n.language import gettext as _
 
-EngineState = Literal["loading", "ready", "restarting", "unreachable"]
+Health = Literal["ready", "not_ready", "unreachable"]
 
 _NOT_READY_MESSAGES = {
     "loading": N_("The model is still loading. Please try again in a minute."),
@@ -47,7 +48,7 @@ _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
 class EngineClient:
-    """One server. `ready`, `is_busy`, `metrics` and `erase_cache` never raise; the others raise a BotError.
+    """One server. `ready`, `is_busy`, `metrics_pages` and `erase_cache` never raise; the others raise a BotError.
 
     `state` is what the supervisor knows of the process, and chooses the words for a server that does not answer.
     """
@@ -61,15 +62,19 @@ class EngineClient:
         model: str | None = None,
         state: EngineState = "unreachable",
         thinking: bool = False,
+        name: str = "",
     ) -> None:
-        """`thinking`: whether a model that can think first is asked to, where the server lets one choose."""
+        """`thinking`: whether a model that can think first is asked to, where the server lets one choose.
+
+        `name`: which of several servers this is, for the log.
+        """
         self.state: EngineState = state
         self.on_timeout: Callable[[], None] = lambda: None
         """Called when a reply timed out, so that the supervisor checks the process at once."""
         self.completed_replies = 0
         self.load_progress: str = ""
         """While our own engine loads its model: how far it is, such as "43 %"; "" if that is not known."""
-        self._transport = Transport(base_url, api_key, uds=uds)
+        self._transport = Transport(base_url, api_key, uds=uds, name=name)
         self._served = ServedModel(self._transport, model, thinking=thinking)
         self._own = OwnEngine(self._transport)
         self._completions = Completions(self._transport, self._served)
@@ -100,33 +105,58 @@ class EngineClient:
         """The model's context in tokens, or None until the server has reported it."""
         return self._served.context_length
 
+    @property
+    def transport(self) -> Transport:
+        """The connections to the server."""
+        return self._transport
+
+    @property
+    def known_model(self) -> str | None:
+        """The name that is asked for, or None before the first request."""
+        return self._served.known_name
+
+    @property
+    def can_erase(self) -> bool:
+        """Whether the server may be able to drop what it caches: False once it has turned out that it cannot."""
+        return self._own.can_erase
+
+    def lane(self, cache_salt: str) -> int:
+        """Which line this tenant's messages wait in: one server has one."""
+        return 0
+
     async def ready(self) -> bool:
         """Whether the server would answer now. One without /health is ready if it lists its models."""
+        return await self.health() == "ready"
+
+    async def health(self) -> Health:
+        """The same, and whether it said so itself if it is not. Never raises."""
         with contextlib.suppress(httpx2.HTTPError, OSError):
             response = await self._transport.get("/health", timeout=_HEALTH_SECONDS)
             if response.status_code in _NO_HEALTH_ENDPOINT:
                 response = await self._transport.list_models()
             self.load_progress = load_progress(response)
-            return response.status_code == 200
-        return False
+            return "ready" if response.status_code == 200 else "not_ready"
+        return "unreachable"
 
-    async def is_busy(self) -> bool:
+    async def is_busy(self, cache_salt: str | None = None) -> bool:
         """Whether our own engine has requests that run or wait, those of other clients included.
 
         False if that is not known, as with other servers.
         """
         return await self._own.is_busy()
 
-    async def metrics(self) -> str:
+    async def metrics_pages(self) -> tuple[str]:
         """The server's own numbers, as its /metrics has them; "" if it has none, or does not answer."""
-        return await self._own.metrics()
+        return (await self._own.metrics(),)
 
     async def model(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
         with self._translated_errors():
             return await self._served.name()
 
-    async def count(self, messages: Sequence[Message], *, max_tokens: int | None = None) -> TokenCount | None:
+    async def count(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, cache_salt: str | None = None
+    ) -> TokenCount | None:
         """The tokens of a prompt, or None if the server cannot count them.
 
         With `max_tokens` our engine leaves out the oldest exchanges until the prompt has no more tokens than that.

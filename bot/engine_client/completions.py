@@ -85,7 +85,8 @@ class Completions:
     def _remember(self, rejected: set[str]) -> None:
         """Leave these fields out from now on. Only said of a request that was then accepted: they were the reason."""
         for field in sorted(rejected - self._rejected_fields):
-            log.info("the server turned down a field; leaving it out from now on", field=field)
+            fields = self._transport.log_fields
+            log.info("the server turned down a field; leaving it out from now on", field=field, **fields)
         self._rejected_fields |= rejected
         if rejected & self._served.template_fields.keys():
             self._served.template_fields = {}

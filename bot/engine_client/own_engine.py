@@ -38,7 +38,8 @@ class OwnEngine:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._can_erase = True  # until the server turns out not to know how
+        self.can_erase = True
+        """Until the server turns out not to know how."""
 
     async def is_busy(self) -> bool:
         """Whether our own engine has requests that run or wait, those of other clients included.
@@ -60,16 +61,19 @@ class OwnEngine:
 
         Another server is asked once.
         """
-        if not self._can_erase:
+        if not self.can_erase:
             return False
         try:
             response = await self._transport.post("/cache/erase", {"cache_salt": cache_salt})
         except (httpx2.HTTPError, OSError) as error:
-            log.warning("the engine's cache could not be erased", reason=type(error).__name__)
+            log.warning(
+                "the engine's cache could not be erased", reason=type(error).__name__, **self._transport.log_fields
+            )
             return False
-        self._can_erase = response.status_code not in _NO_SUCH_ENDPOINT
-        if self._can_erase and response.status_code != 200:
-            log.warning("the engine's cache could not be erased", status=response.status_code)
+        self.can_erase = response.status_code not in _NO_SUCH_ENDPOINT
+        if self.can_erase and response.status_code != 200:
+            fields = self._transport.log_fields
+            log.warning("the engine's cache could not be erased", status=response.status_code, **fields)
         return response.status_code == 200
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.pseudonyms import Pseudonyms
 from models.types import DialogKey
 
@@ -28,7 +28,7 @@ class PromptCache:
     If its cache is only memory, it is gone with the engine. If it also keeps files, it is asked again until it answers.
     """
 
-    def __init__(self, engine: EngineClient, pseudonyms: Pseudonyms, *, keeps_files: bool = False) -> None:
+    def __init__(self, engine: Engine, pseudonyms: Pseudonyms, *, keeps_files: bool = False) -> None:
         self._engine = engine
         self._pseudonyms = pseudonyms
         self._keeps_files = keeps_files

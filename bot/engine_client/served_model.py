@@ -84,7 +84,8 @@ class ServedModel:
         elif served:
             name = next(iter(served))
             if self._configured:
-                log.warning("the server serves only another model", configured=self._configured, used=name)
+                fields = self._transport.log_fields
+                log.warning("the server serves only another model", configured=self._configured, used=name, **fields)
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
         self._named_length = served.get(name) or self._named_length

@@ -18,7 +18,9 @@ IDLE_SECONDS = 5.0
 class Transport:
     """One connection pool, used by openai's client and for the endpoints that OpenAI does not define."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, *, uds: str | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str | None = None, *, uds: str | None = None, name: str = "") -> None:
+        """`name`: which of several servers this is, for the log."""
+        self.log_fields = {"replica": name} if name else {}
         base_url = base_url.rstrip("/")
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=IDLE_SECONDS)
         # An explicit transport makes httpx2 ignore the environment's proxies, which are for other machines.

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
 from bot.errors import BotError, EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
 from bot.i18n.language import gettext as _
@@ -72,7 +72,7 @@ def tags_of(text: str) -> tuple[str, ...]:
 class PersonaLimits:
     """Checks texts against the operator's limit and the model's context."""
 
-    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
 

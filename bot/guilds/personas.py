@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.guilds.persona_cards import PersonaCards
 from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
 from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
@@ -52,7 +52,7 @@ class SavedPersona:
 class PersonaService:
     """The personas of every guild. Each method raises DatabaseUnavailable if the database cannot be used."""
 
-    def __init__(self, database: Database, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, database: Database, engine: Engine, settings: Settings) -> None:
         self._database = database
         self._settings = settings
         self.limits = PersonaLimits(engine, settings)

@@ -75,7 +75,7 @@ class MemoryJob:
         for task in tasks:
             if not self._writer.is_due(task, now):
                 continue
-            if not await self._writer.may_ask():
+            if not await self._writer.may_ask(task):
                 return done
             if await self._quiet.run(partial(self._work_on, task)) is None:
                 return done

@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.failpoint import failpoint
@@ -42,15 +42,14 @@ _PAUSE = timedelta(minutes=1)
 class MemoryWriter:
     """Writes with one engine into one database."""
 
-    def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, *, database: Database, engine: Engine, settings: Settings) -> None:
         self._database = database
-        self._engine = engine
         self._answers = ShortAnswers(engine, settings, lambda: database.application_id)
         self._settings = settings
 
-    async def may_ask(self) -> bool:
-        """Whether nobody else uses the engine now, as far as it tells: another process of the bot may."""
-        return not await self._engine.is_busy()
+    async def may_ask(self, task: MemoryTask) -> bool:
+        """Whether nobody else uses this dialog's engine now, as far as it tells: another process of the bot may."""
+        return not await self._answers.are_busy(task.key)
 
     def is_due(self, task: MemoryTask, now: datetime) -> bool:
         """Whether there is something to write for this dialog."""

@@ -28,16 +28,16 @@ def engine_text() -> str:
 
 
 class FakeEngine:
-    def __init__(self, text: str, *, ready: bool = True, seconds: float = 0.0) -> None:
-        self.text, self.is_ready, self.seconds, self.num_asked = text, ready, seconds, 0
+    def __init__(self, *texts: str, ready: bool = True, seconds: float = 0.0) -> None:
+        self.texts, self.is_ready, self.seconds, self.num_asked = texts, ready, seconds, 0
 
     async def ready(self) -> bool:
         return self.is_ready
 
-    async def metrics(self) -> str:
+    async def metrics_pages(self) -> tuple[str, ...]:
         self.num_asked += 1
         await asyncio.sleep(self.seconds)
-        return self.text
+        return self.texts
 
 
 @asynccontextmanager
@@ -98,6 +98,16 @@ async def test_what_another_server_answers_does_not_spoil_the_page(text: str) ->
     assert shown["guildllama_bot_engine_metrics_up"] == 0
     assert shown["guildllama_bot_engine_up"] == 1
     assert not any(name.startswith(("vllm", "guildllama_engine")) for name in shown.names)
+
+
+async def test_the_numbers_of_several_servers_are_told_apart() -> None:
+    page = MetricsPage()
+    page.engine = FakeEngine(
+        "guildllama_engine_running 1\n", "vllm:num_requests_running 3\n", "guildllama_engine_running 2\n"
+    )
+    shown = Page(text := (await page.text()).decode())
+    assert text.count("# TYPE guildllama_engine_running") == 1
+    assert [shown.sum("guildllama_engine_running", replica=number) for number in ("1", "3")] == [1, 2]
 
 
 async def test_a_family_that_comes_twice_is_on_the_page_once() -> None:

@@ -171,6 +171,36 @@ def test_an_engine_url_gets_its_v1(given: str, used: str):
     assert load_settings(engine_url=given).engine_url == used
 
 
+def test_several_engines_and_their_keys():
+    settings = load_settings(engine_url=" http://a:1 , https://ann:pw@b.example/v1,http://c:3/api/ ,")
+    urls = ["http://a:1/v1", "https://ann:pw@b.example/v1", "http://c:3/api"]
+    assert settings.engine_servers == tuple((url, None) for url in urls)
+    settings = load_settings(engine_url=settings.engine_url, engine_api_key="one")
+    assert [key for _, key in settings.engine_servers] == ["one"] * 3
+    settings = load_settings(engine_url=settings.engine_url, engine_api_key="x, ,z")
+    assert [key for _, key in settings.engine_servers] == ["x", None, "z"]
+    assert load_settings(engine_url="http://a:1", engine_api_key="a,b").engine_servers == (("http://a:1/v1", "a,b"),)
+    assert load_settings().engine_servers == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"engine_url": "http://a:1,ftp://b"}, "number 2 must begin with http:// or https:// and name a host"),
+        ({"engine_url": "http://a:1,b:2"}, "number 2 must begin with"),
+        ({"engine_url": ","}, "must begin with"),
+        ({"engine_url": "http://a:1,http://x:pw@A:1/v1"}, "number 2 is there twice: http://a:1/v1"),
+        ({"engine_url": ",".join(f"http://h{n}" for n in range(65))}, "names 65 servers; 64 are the most"),
+        ({"engine_url": "http://a,http://b,http://c", "engine_api_key": "k1,k2"}, "2 keys for 3 servers"),
+    ],
+)
+def test_several_engines_that_cannot_be_meant(values: dict[str, str], problem: str):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**values)
+    assert problem in caught.value.line
+    assert "pw" not in caught.value.line
+
+
 def test_unknown_variables_are_found_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / ".env").write_text("GUILDLLAMA_MAX_CHATLOGS=3\nOTHER=1\n")
     environ = {"GUILDLLAMA_DISCORD_TOKN": "x", "GUILDLLAMA_MODEL": "x", "GUILDLLAMA_CRASH_AT": "", "HOME": "/"}

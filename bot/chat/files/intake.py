@@ -18,7 +18,7 @@ from bot.attachments.types import FilesRead, OfferedFile, RefusedFile
 from bot.chat.files.cut import cut_files, num_chars, stored
 from bot.chat.files.note import files_note, refusals_note
 from bot.chat.requests import ChatRequest
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
 from bot.errors import FilesRefused
 from bot.settings import Settings
@@ -38,7 +38,7 @@ _NOT_READ = "could not be read"
 class FileIntake:
     """Reads the files of messages. One for the whole program."""
 
-    def __init__(self, reader: FileReader, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, reader: FileReader, engine: Engine, settings: Settings) -> None:
         self._reader = reader
         self._engine = engine
         self._settings = settings

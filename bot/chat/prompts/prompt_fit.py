@@ -22,7 +22,7 @@ from bot.chat.prompts.prompt import (
 )
 from bot.chat.prompts.speakers import said
 from bot.chat.prompts.working_size import WorkingSize
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.errors import ContextExceeded
 from bot.engine_client.messages import ImagePart, Message
 from bot.errors import PromptTooLong
@@ -158,7 +158,7 @@ class FittedPrompt:
 class PromptFitter:
     """Fits prompts into the context of one server, and remembers which sizes it refused without naming a limit."""
 
-    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._size = WorkingSize()
@@ -244,7 +244,7 @@ class PromptFitter:
             room = limit - _reply_reserve(wanted, limit)
             if max_token_count(messages) <= room:
                 return FittedPrompt(request, pairs, 0, min(wanted, limit - max_token_count(messages)))
-        counted = await self._engine.count(messages, max_tokens=room)
+        counted = await self._engine.count(messages, max_tokens=room, cache_salt=request.cache_salt)
         if counted is None:
             return FittedPrompt(request, pairs, 0, wanted)
         limit, num_tokens = self._capped(counted.context_length), counted.count

@@ -23,7 +23,13 @@ class Slot:
     """One message's slot, released at its first token or at its end."""
 
     def __init__(
-        self, admission: AdmissionControl, key: Hashable, dialog: Hashable, guild: Hashable, asked_by: int | None
+        self,
+        admission: AdmissionControl,
+        key: Hashable,
+        dialog: Hashable,
+        guild: Hashable,
+        asked_by: int | None,
+        lane: int,
     ) -> None:
         self._admission = admission
         self.key = key
@@ -31,6 +37,8 @@ class Slot:
         self.guild = guild
         self.asked_by = asked_by
         """The interaction or message that asked."""
+        self.lane = lane
+        """The server that the message waits for: those that wait for another one are not in its way."""
 
     def release(self) -> None:
         """Let another message in. Idempotent."""
@@ -62,7 +70,13 @@ class AdmissionControl:
 
     @contextmanager
     def admit(
-        self, key: Hashable, dialog: Hashable = None, *, guild: Hashable = None, asked_by: int | None = None
+        self,
+        key: Hashable,
+        dialog: Hashable = None,
+        *,
+        guild: Hashable = None,
+        asked_by: int | None = None,
+        lane: int = 0,
     ) -> Iterator[Slot]:
         """Take a slot, which is released at the latest when the block ends. Raises Busy if this key can have none.
 
@@ -70,7 +84,7 @@ class AdmissionControl:
         """
         if self._by_key[key] >= self._max_per_key or not self._has_room(guild):
             raise Busy()
-        slot = Slot(self, key, dialog, guild, asked_by)
+        slot = Slot(self, key, dialog, guild, asked_by, lane)
         self._slots[slot] = None
         self._by_key[key] += 1
         self._by_guild[guild] += 1
@@ -92,10 +106,10 @@ class AdmissionControl:
                 del counts[key]
 
     def line(self, slot: Slot) -> tuple[Hashable, ...]:
-        """The dialogs of the messages that wait, up to this slot; () if it was released."""
+        """The dialogs of the messages that wait for the same server, up to this slot; () if it was released."""
         if slot not in self._slots:
             return ()
-        slots = list(self._slots)
+        slots = [each for each in self._slots if each.lane == slot.lane]
         return tuple(each.dialog for each in slots[: slots.index(slot) + 1])
 
     def _has_room(self, guild: Hashable) -> bool:

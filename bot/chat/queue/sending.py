@@ -14,6 +14,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
 
 from bot.chat.queue.running import Place, RunningReplies
 from bot.chat.queue.wait_estimate import WaitEstimate
@@ -29,10 +31,14 @@ class Sending:
     """The messages of all guilds on their way to their first token."""
 
     def __init__(
-        self, estimate: WaitEstimate, *, is_fair: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+        self,
+        estimate_of: Callable[[Any], WaitEstimate],
+        *,
+        is_fair: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`is_fair`: whether the engine itself shares its time among guilds."""
-        self._estimate = estimate
+        """`estimate_of`: what was measured at a guild's server. `is_fair`: whether it shares its time among guilds."""
+        self._estimate_of = estimate_of
         self._is_fair = is_fair
         self._clock = clock
         self._sent = RunningReplies()
@@ -43,15 +49,18 @@ class Sending:
         """Wait until a message of this guild may be sent. Release the place at its first token or at its end."""
         if not self._sent.total:
             self._since = self._clock()
-        return await self._sent.take((guild, self._most_ahead), look_again=None if self._is_fair() else _PATIENCE)
+        return await self._sent.take(
+            (guild, partial(self._most_ahead, guild)), look_again=None if self._is_fair() else _PATIENCE
+        )
 
     def beginning(self, guild: Hashable) -> AbstractAsyncContextManager[None]:
         """The block of a begin transaction of this guild."""
         return self._beginning.hold((guild, _MAX_BEGINNING))
 
-    def _most_ahead(self) -> int | None:
+    def _most_ahead(self, guild: Hashable) -> int | None:
         if self._is_fair():
             return None
-        silent = self._clock() - max(self._since, self._estimate.last_token_at)
+        estimate = self._estimate_of(guild)
+        silent = self._clock() - max(self._since, estimate.last_token_at)
         doublings = min(_MAX_DOUBLINGS, max(0, int(silent / _PATIENCE)))
-        return max(1, self._estimate.most_at_once) << doublings
+        return max(1, estimate.most_at_once) << doublings

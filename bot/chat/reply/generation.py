@@ -19,7 +19,7 @@ from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptF
 from bot.chat.prompts.sent_prompt import digest, with_digests
 from bot.chat.reply.repetition import RepetitionDetector
 from bot.chat.reply.reply_control import ReplyControl
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.errors import ContextExceeded, PromptRefused
 from bot.engine_client.messages import Finished, Thinking
 from bot.errors import EngineTimeout, EngineUnreadable, ShuttingDown
@@ -126,7 +126,7 @@ _NO_WATCHER = ThoughtWatcher()
 class ReplyGenerator:
     """Generates replies with one engine."""
 
-    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._fitter = PromptFitter(engine, settings)

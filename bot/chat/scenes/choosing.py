@@ -19,7 +19,7 @@ from bot.chat.prompts.speakers import heard, said
 from bot.chat.requests import PendingTurn
 from bot.chat.scenes.mentions import called_character, named_character
 from bot.chat.scenes.view import as_character, last_speaker, names_of
-from bot.engine_client.client import EngineClient
+from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.settings import Settings
@@ -45,7 +45,7 @@ class SceneDirector:
     """Chooses the character of each turn in a scene."""
 
     def __init__(
-        self, engine: EngineClient, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
+        self, engine: Engine, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
     ) -> None:
         """`application`: as of `Pseudonyms`."""
         self._engine = engine

@@ -13,17 +13,16 @@ from bot.services import Services, external_engine
 from bot.settings import Settings
 from bot.storage import open_database
 
-_NOWHERE = "http://127.0.0.1:9/v1"
 _NO_DATABASE = "sqlite:////nonexistent/guildllama.db"
 
 
 async def differing_from(settings: Settings, registered: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     """The names of those that differ. The services behind the commands exist, and are never called."""
-    unused = settings.model_copy(update={"database_url": _NO_DATABASE, "encryption_keys": None})
+    unused = settings.model_copy(update={"database_url": _NO_DATABASE, "encryption_keys": None, "engine_url": None})
     database = open_database(unused)
     filters = ContentFilters(unused)
     try:
-        async with external_engine(unused, _NOWHERE) as engine:
+        async with external_engine(unused) as engine:
             chat = ChatService(database=database, engine=engine, settings=unused)
             services = Services(unused, database, engine, None, chat, PersonaService(database, engine, unused))
             bot, _ = make_bot(services, unused, filters, _never)

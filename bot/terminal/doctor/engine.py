@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bot.engine_client.client import EngineClient
+from bot.engine_client.replicas.address import numbered, without_credentials
 from bot.engine_process.command import engine_environment
 from bot.engine_process.installed import check_engine_installed
 from bot.errors import BotError, ConfigError
 from bot.hub.machine import Machine, this_machine
 from bot.hub.resolve import resolve_model
-from bot.services import external_engine
 from bot.settings import Settings
 from bot.terminal.doctor.findings import Finding, bad, note, ok
 
@@ -28,7 +29,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     if settings.engine_url is None:
         yield from _own_engine(settings)
     else:
-        yield asyncio.run(_external_engine(settings, settings.engine_url))
+        yield from asyncio.run(_external_engines(settings))
 
 
 def _own_engine(settings: Settings) -> Iterator[Finding]:
@@ -101,23 +102,49 @@ def _memory(settings: Settings, seen: dict[str, object]) -> Iterator[Finding]:
         )
 
 
-async def _external_engine(settings: Settings, url: str) -> Finding:
-    async with external_engine(settings, url) as engine:
-        try:
-            name = await engine.model()
-            ready = await engine.ready()
-        except BotError as error:
-            target = urlsplit(url)
-            return bad(
-                "engine",
-                f"GUILDLLAMA_ENGINE_URL={url}: {error}",
-                f"start the server, or correct the URL: curl {target.scheme}://{target.netloc}{target.path}/models",
-            )
-        length = engine.context_length
-    served = f"{url} serves {name}" + (f", context {length:,} tokens" if length else "")
-    if not ready:
-        return note("engine", f"{served}, and says that it is not ready yet")
-    if length and length < 2 * settings.max_reply_tokens:
-        fix = f"GUILDLLAMA_MAX_REPLY_TOKENS={max(64, length // 4)}, or a larger context"
-        return note("engine", f"{served}: half of it or more is kept for the reply", fix)
-    return ok("engine", served)
+async def _external_engines(settings: Settings) -> list[Finding]:
+    """Ask each server by itself, at the same time; tell of them in the order of the settings."""
+    servers = settings.engine_servers
+    clients = [EngineClient(url, key, model=settings.model_name, thinking=settings.thinking) for url, key in servers]
+    names = [
+        numbered(number, url) if len(servers) > 1 else without_credentials(url)
+        for number, (url, _) in enumerate(servers, start=1)
+    ]
+    try:
+        asked = await asyncio.gather(
+            *(_ask(name, url, client) for name, (url, _), client in zip(names, servers, clients, strict=True))
+        )
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    served = {(model, client.context_length) for (model, _), client in zip(asked, clients, strict=True) if model}
+    found = [
+        _context(settings, each, client) if each.status == "ok" else each
+        for (_, each), client in zip(asked, clients, strict=True)
+    ]
+    if len(served) > 1:
+        what = "the servers at GUILDLLAMA_ENGINE_URL serve different models or contexts"
+        found.append(bad("engine", what, "start them with the same model and the same context"))
+    return found
+
+
+async def _ask(name: str, url: str, client: EngineClient) -> tuple[str, Finding]:
+    """The model that a server serves, "" if it does not say so, and what is found of the server."""
+    try:
+        model, ready = await client.model(), await client.ready()
+    except BotError as error:
+        target = urlsplit(url)
+        what = f"GUILDLLAMA_ENGINE_URL={name}: {error}"
+        address = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}/models"
+        return "", bad("engine", what, f"start the server, or correct the URL: curl {address}")
+    context = f", context {client.context_length:,} tokens" if client.context_length else ""
+    found = f"{name} serves {model}{context}"
+    return model, ok("engine", found) if ready else note("engine", f"{found}, and says that it is not ready yet")
+
+
+def _context(settings: Settings, found: Finding, client: EngineClient) -> Finding:
+    """The finding, or a note that replies take too much of the server's context."""
+    length = client.context_length
+    if not length or length >= 2 * settings.max_reply_tokens:
+        return found
+    fix = f"GUILDLLAMA_MAX_REPLY_TOKENS={max(64, length // 4)}, or a larger context"
+    return note("engine", f"{found.found}: half of it or more is kept for the reply", fix)

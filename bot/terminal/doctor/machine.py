@@ -21,7 +21,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     else:
         yield ok("limits", f"{soft} open files allowed")
     yield from port_findings(
-        {name: getattr(settings, name) for name in Settings.model_fields if name.endswith("_port")}
+        {name: getattr(settings, name) for name in settings.model_fields_set if name.endswith("_port")}
     )
 
 

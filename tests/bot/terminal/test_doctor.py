@@ -314,11 +314,11 @@ class TestEngine:
         assert "curl http://127.0.0.1:9/v1/models" in wrong.fix
 
     def test_a_server_with_little_room(self):
-        async def asked() -> Finding:
+        async def asked() -> list[Finding]:
             async with FakeEngine(max_model_len=600) as engine:
-                return await engine_part._external_engine(made(), engine.url)
+                return await engine_part._external_engines(made(engine_url=engine.url))
 
-        found = asyncio.run(asked())
+        [found] = asyncio.run(asked())
         assert (found.status, found.fix.startswith("GUILDLLAMA_MAX_REPLY_TOKENS=150")) == ("note", True)
 
     @pytest.mark.parametrize(

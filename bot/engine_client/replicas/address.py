@@ -1,0 +1,26 @@
+"""How a server is called in the log and by `doctor`: its number in the settings, its host and port, no credentials."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+
+def address_of(url: str) -> str:
+    """Host and port, with the path where it is not /v1. Two servers have two addresses."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    path = parts.path.rstrip("/")
+    return f"{host}:{port}{'' if path == '/v1' else path}"
+
+
+def without_credentials(url: str) -> str:
+    """The URL without a user's name and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def numbered(number: int, url: str) -> str:
+    """The number and the address, such as "2 (10.0.0.5:8000)"."""
+    return f"{number} ({address_of(url)})"
