@@ -15,6 +15,7 @@ from bot.admin.access.forms import read_form, read_query
 from bot.admin.access.guard import Names
 from bot.admin.access.login_pace import LoginPace
 from bot.admin.access.sessions import OneTimeLink, Session, Sessions
+from bot.admin.views.kept_figures import KeptFigures
 from bot.admin.views.live import LiveFigures
 from bot.admin.views.templates import render
 from bot.settings import Settings
@@ -38,6 +39,7 @@ class Admin:
     live: LiveFigures
     sessions: Sessions = field(default_factory=Sessions)
     link: OneTimeLink = field(default_factory=OneTimeLink)
+    figures: KeptFigures = field(default_factory=KeptFigures)
     pace: LoginPace = field(default_factory=LoginPace)
     form_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs the form of the login page, where there is no session yet."""

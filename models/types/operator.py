@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from models.types.administration import AnswerTiming, DayFigures
+from models.types.administration import AnswerTiming
 from models.types.dialogs import StoredFile
 from models.types.keys import EVERYBODY, DialogKey
 
@@ -128,9 +128,8 @@ class SearchScope:
 
 @dataclass(frozen=True, slots=True)
 class OperatorFigures:
-    """The use of one application. `answers`: the last ones, a bounded number of them."""
+    """What one application has. `answers`: the last ones, a bounded number of them."""
 
-    days: tuple[DayFigures, ...]
     answers: tuple[AnswerTiming, ...]
     num_guilds: int
     num_members: int

@@ -53,7 +53,8 @@ async def test_no_page_scans_a_large_table(database: Database) -> None:
             for scope in (SearchScope(), SearchScope(100, None, True), SearchScope(100, 7, False)):
                 piece = await search.search_piece(session, words=("h",), scope=scope, before=99)
                 assert [hit.turn_id for hit in piece.hits] == [turn.turn_id]
-            assert (await overview.operator_figures(session, days=30, now=NOW)).answers
+            assert (await overview.operator_figures(session, since=NOW.date())).answers
+            assert await overview.days_of_use(session, first=NOW.date(), last=NOW.date())
         async with database.write() as session:
             assert await conversation.end_dialog_by_operator(session, guild_id=100, dialog_id=dialog_id, now=NOW)
     assert await scans(database, statements) == []

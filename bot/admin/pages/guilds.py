@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from bot.admin.context import PAGE, SEALED, Visit
-from bot.admin.pages.overview import DAYS, day_charts, every_day
+from bot.admin.pages.overview import day_charts
+from bot.admin.views.kept_figures import DAYS, every_day
 from bot.storage import translate_database_errors
 from models.errors import WrongEncryptionKey
 from models.queries.administration.figures import guild_figures

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,26 +13,13 @@ from bot.admin.views.live import LiveFigures
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.queries.application import applications
-from models.queries.operator.overview import operator_figures
 from models.types import AnswerTiming, DayFigures
-from models.types.operator import OperatorFigures
 
 DAYS = 30
-_FRESH = 60.0
-"""Seconds for which figures are shown again: of a large database they take part of a second."""
 _FIRST_TOKEN = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SPEEDS = (2, 5, 10, 20, 50, 100, 200)
 _MIN_TOKENS = 8
 """Tokens from which on a reply tells a speed."""
-
-
-@dataclass(slots=True)
-class _Kept:
-    at: float
-    figures: OperatorFigures
-
-
-_kept: dict[tuple[str, int], _Kept] = {}
 
 
 async def applications_page(visit: Visit) -> Response:
@@ -57,10 +41,9 @@ async def overview_page(visit: Visit) -> Response:
     """Figures of one application, and of the engine now."""
     if visit.application_id not in await known_applications(visit.admin.database):
         raise HTTPException(404)
-    figures = await _figures(visit.database)
+    days, figures = await visit.admin.figures.read(visit.database)
     first = [each.first_token_ms / 1000 for each in figures.answers if each.first_token_ms is not None]
     speeds = [speed for each in figures.answers if (speed := _speed(each)) is not None]
-    days = every_day(figures.days, DAYS)
     speed_charts = [
         chart("Time to the first token", histogram(first, _FIRST_TOKEN, "s"), "answers", axis="Time"),
         chart("Tokens a second", histogram(speeds, _SPEEDS, "/s"), "answers", axis="Speed"),
@@ -82,13 +65,6 @@ async def overview_page(visit: Visit) -> Response:
         live_url=visit.admin.live.url,
         live_problem=visit.admin.live.problem,
     )
-
-
-def every_day(found: Sequence[DayFigures], days: int) -> list[DayFigures]:
-    """The figures of each day up to today, also of those without any."""
-    known, today = {each.day: each for each in found}, datetime.now(UTC).date()
-    dates = [today - timedelta(days=days - 1 - index) for index in range(days)]
-    return [known.get(day) or DayFigures(day, 0, 0, 0) for day in dates]
 
 
 def day_charts(days: Sequence[DayFigures]) -> list[Chart]:
@@ -135,17 +111,6 @@ def live_charts(live: LiveFigures) -> list[Chart]:
         chart("Tokens a second of the engine", speeds, "tokens a second", axis="Time", line=True),
         chart("Requests in the queue", waiting, "requests", axis="Time", line=True),
     ]
-
-
-async def _figures(database: Database) -> OperatorFigures:
-    key, now = (database.url, database.application_id or 0), time.monotonic()
-    kept = _kept.get(key)
-    if kept is None or now - kept.at > _FRESH:
-        with translate_database_errors():
-            async with database.read() as session:
-                found = await operator_figures(session, days=DAYS, now=datetime.now(UTC))
-        kept = _kept[key] = _Kept(now, found)
-    return kept.figures
 
 
 def _speed(answer: AnswerTiming) -> float | None:

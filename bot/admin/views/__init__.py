@@ -1,1 +1,1 @@
-"""What pages show, as values and marks: charts, differences, live figures. Knows no HTTP but `live`."""
+"""What pages show, as values. Only `live` knows HTTP, and only `kept_figures` the database."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, func, select
@@ -22,9 +22,8 @@ MOST = 100_000
 
 
 @cross_tenant(OPERATOR)
-async def operator_figures(session: AsyncSession, *, days: int, now: datetime) -> OperatorFigures:
-    """Return the use of this application in the last `days` UTC days, today included."""
-    since = now.astimezone(UTC).date() - timedelta(days=days - 1)
+async def days_of_use(session: AsyncSession, *, first: date, last: date) -> tuple[DayFigures, ...]:
+    """Return the use of this application on those days from `first` to `last` that have any. Reads all rows of them."""
     tokens = func.sum(DailyUsage.prompt_tokens + DailyUsage.completion_tokens)
     used = await session.execute(
         select(
@@ -33,10 +32,16 @@ async def operator_figures(session: AsyncSession, *, days: int, now: datetime) -
             func.count(DailyUsage.user_id.distinct()).label("members"),
             cast(tokens, BigInteger).label("tokens"),
         )
-        .where(ours(DailyUsage), DailyUsage.day >= since)
+        .where(ours(DailyUsage), DailyUsage.day.between(first, last))
         .group_by(DailyUsage.day)
         .order_by(DailyUsage.day)
     )
+    return tuple(DayFigures(row.day, int(row.messages), int(row.members), int(row.tokens)) for row in used)
+
+
+@cross_tenant(OPERATOR)
+async def operator_figures(session: AsyncSession, *, since: date) -> OperatorFigures:
+    """Return how much this application has now, and the times of its last answers since a UTC day."""
     last_used = select(Dialog.id).where(ours(Dialog))
     going_on = last_used.where(Dialog.ended_at.is_(None)).order_by(Dialog.last_active_at.desc()).limit(NUM_DIALOGS)
     ended = last_used.where(Dialog.ended_at.is_not(None)).order_by(Dialog.ended_at.desc()).limit(NUM_DIALOGS)
@@ -46,7 +51,6 @@ async def operator_figures(session: AsyncSession, *, days: int, now: datetime) -
         return int(await session.scalar(select(counted(rows, MOST))) or 0)
 
     return OperatorFigures(
-        days=tuple(DayFigures(row.day, int(row.messages), int(row.members), int(row.tokens)) for row in used),
         answers=await answer_timings(session, dialogs, datetime.combine(since, time(), UTC)),
         num_guilds=await number(select(Guild.id).where(ours(Guild), Guild.removed_at.is_(None))),
         num_members=await number(select(User.id).where(ours(User))),
