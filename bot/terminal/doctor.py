@@ -107,10 +107,10 @@ def _monitoring(settings: Settings, report: _Report) -> None:
         try:
             listening_socket(settings.metrics_host, settings.metrics_port).close()
         except OSError as error:
+            why = error.strerror or error
             report.note(
                 "metrics",
-                f"GUILDLLAMA_METRICS_PORT: {where} cannot be listened on now ({error.strerror or error}); while the bot "
-                "runs, that is as it should be",
+                f"GUILDLLAMA_METRICS_PORT: {where} cannot be listened on now ({why}); right while the bot runs",
             )
         else:
             report.fine("metrics", f"http://{where}/metrics is free")
