@@ -14,6 +14,7 @@ import discord
 import structlog
 from discord import app_commands
 from discord.ext import commands
+from structlog.contextvars import bind_contextvars
 
 from bot.discord_app.caller import caller_of
 from bot.discord_app.connection import skip_unreadable_events
@@ -150,6 +151,7 @@ class GuildLlama(commands.Bot):
             return False
         self._context.track(asyncio.current_task())
         caller = caller_of(interaction)
+        bind_contextvars(guild=caller.guild_id)  # of the task, which serves this interaction alone
         set_language(await self._context.languages.of_user(caller.guild_id, caller.user_id, interaction.locale.value))
         try:
             await self.gate.admit(caller, Action(word))

@@ -1,7 +1,7 @@
 """The numbers that the bot counts about itself, for Prometheus: names, labels and buckets.
 
 One set a process, as with a logger: what counts imports this module. Labels have few values, all known beforehand, and
-none of them names a guild, a member or a text. Counting takes about a microsecond, whether or not anybody reads it.
+none of them names a guild, a member or a text. Counting takes microseconds, whether or not anybody reads it.
 Knows nothing of what it counts; `bot.monitoring` serves it.
 """
 

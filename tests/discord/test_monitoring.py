@@ -35,7 +35,13 @@ async def test_the_numbers_of_a_bot_that_answers_and_fails(database_url: str, tm
         asked = await here.ask(guild, ann, f"{WORD} late")
         assert asked.messages()
         shown = await page(port)
+        await here.discord.gateway.close(4000)
+        await here.discord.until(lambda: sum(each.num_resumes for each in here.discord.gateway.connected) == 1)
+        later = await page(port)
         assert await here.bot.stop() == 0
+    events = "guildllama_bot_gateway_events_total"
+    assert [later.sum(events, event=each) for each in ("lost", "resumed", "ready")] == [1, 1, 1]
+    assert later["guildllama_bot_gateway_connected"] == 1
     turns = "guildllama_bot_turns_total"
     assert shown.sum(turns, kind="new", outcome="done") == 3
     assert shown.sum(turns, outcome="engine") == 1

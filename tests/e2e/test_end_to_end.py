@@ -19,7 +19,7 @@ from engine.chat.chat_format import chat_format
 from engine.chat.formats import Message
 from engine.checkpoint import open_checkpoint
 from tests.bot.processes import command_lines, parent
-from tests.discord.harness import BotProcess, World
+from tests.discord.harness import BotProcess, World, free_port, page
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
 from tests.fakes.engine import FakeEngine
 
@@ -34,6 +34,7 @@ async def here(sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
         # Not quantized, so that a reply takes seconds and can be interrupted.
         settings = {"MAX_REPLY_TOKENS": "64", "TEMPERATURE": "0", "DEVICE": "cpu", "SHUTDOWN_GRACE": "20"}
         settings["QUANTIZE"] = "none"
+        settings["METRICS_PORT"] = opened.settings["METRICS_PORT"] = str(free_port())
         environment = opened.environment(**settings)
         del environment["GUILDLLAMA_ENGINE_URL"]
         bot = BotProcess(environment, tmp_path)
@@ -137,6 +138,19 @@ async def test_two_guilds_at_the_same_time_and_an_engine_that_dies(here: World) 
     assert [text for text, *_ in turns(here, ann)][-2] == "What is my secret word?"
     assert set(engine_processes(here.bot)).isdisjoint(before)
     assert here.discord.gateway.num_identifies == 1
+
+    # The numbers of the engine are on the bot's page, those of the second one from its start on.
+    numbers = await page(int(here.settings["METRICS_PORT"]))
+    assert numbers["guildllama_bot_engine_restarts_total"] == 1
+    assert numbers["guildllama_bot_engine_up"] == numbers["guildllama_bot_engine_metrics_up"] == 1
+    assert numbers.sum("guildllama_bot_info", engine="own") == 1
+    assert numbers["guildllama_engine_up"] == 1
+    assert (
+        numbers.sum("guildllama_engine_requests_total", outcome="stop")
+        + numbers.sum("guildllama_engine_requests_total", outcome="length")
+        == 1
+    )
+    assert numbers["guildllama_engine_generated_tokens_total"] > 0
     engines = engine_processes(here.bot)
     assert await here.bot.stop() == 0
     assert engines

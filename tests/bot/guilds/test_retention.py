@@ -23,6 +23,7 @@ from models.queries.administration.reports import add_report
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.conversations import conversations, new_conversation
 from models.types import DialogKey, GuildSettings, MemberSettings, PurgeScope, ReportedAnswer
+from tests.bot.metric_values import value
 from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -366,6 +367,7 @@ class TestClock:
     async def test_fault_39_a_jump_skips_the_run(self, database: Database, settings: Settings, jump: timedelta) -> None:
         clock = Clock()
         jobs = clock.jobs(database, settings)
+        before = [value("cleanup_runs_total", outcome=outcome) for outcome in ("done", "skipped")]
         await talk(database, DialogKey(100, 1), NOW)
         clock.pass_time(timedelta(hours=1))
         assert isinstance(await jobs.run_once(), CleanupReport)
@@ -377,6 +379,8 @@ class TestClock:
         clock.pass_time(timedelta(hours=1))
         assert isinstance(await jobs.run_once(), CleanupReport)
         assert await states(database) == {1: "open"}
+        runs = [value("cleanup_runs_total", outcome=outcome) for outcome in ("done", "skipped")]
+        assert runs == [before[0] + 2, before[1] + 2]
 
     async def test_fault_39_too_many_at_once_waits_for_a_second_opinion(
         self, database: Database, settings: Settings
