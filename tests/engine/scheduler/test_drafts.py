@@ -5,6 +5,7 @@ import random
 import pytest
 
 from engine.scheduler.drafts.drafter import num_drafts
+from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.ngram_index import ID_BITS, NGRAM, NgramIndex
 from engine.scheduler.drafts.verification import num_accepted
 from engine.scheduler.fairness import DECODE_WEIGHT
@@ -100,15 +101,15 @@ class Alone:
 
     def __init__(self, length: int, stop: frozenset[int] = frozenset(), temperature: float = 0.0) -> None:
         self.scheduler = Scheduler(
-            max_num_seqs=2, num_pages=40, max_prefill_tokens=32, max_context=80, page_size=4, max_draft_tokens=6,
-            draft_cost=0.05,
+            max_num_seqs=2, num_pages=40, max_prefill_tokens=32, max_context=80, page_size=4,
+            draft_limits=DraftLimits(6, 0.05),
         )  # fmt: skip
         self.machine = PageMachine(2, 40, 4)
         prompt = [1, 2, 3]
         reply = expected_reply(prompt, length, stop)
         # A prompt that contains its own continuation would change the reply, so the index reads another text.
         self.request = Request(0, prompt, SamplingParams(temperature, max_tokens=length, stop_token_ids=stop))
-        self.request.ngrams = Told(self.request, [*reply, 0, 0, 0, 0, 0, 0, 0])
+        self.request.draft_source = Told(self.request, [*reply, 0, 0, 0, 0, 0, 0, 0])
         self.reply = reply
         self.scheduler.add_request(self.request)
         self.sizes: list[int] = []
@@ -168,7 +169,7 @@ class TestRequests:
     def test_only_accepted_drafts_are_charged(self, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         alone = Alone(20)
         if not right:
-            alone.request.ngrams = Told(alone.request, [6 - token for token in alone.reply])
+            alone.request.draft_source = Told(alone.request, [6 - token for token in alone.reply])
         fairness = alone.scheduler._fairness
         charge, charged = fairness.charge, []
 
