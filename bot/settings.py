@@ -34,6 +34,8 @@ from bot.units import CENTURY, Duration, Seconds, Size
 PREFIX = "GUILDLLAMA_"
 EMBEDDED_MODEL = "smollm2"
 """The name of the small model that is installed with the program."""
+SPECULATE_MODES = ("auto", "ngram", "off")
+"""What `speculate` may be besides a model."""
 _MAX_SERVERS = 64
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
@@ -85,7 +87,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
-    speculate: Literal["auto", "ngram", "off"] = "auto"
+    speculate: str = Field("auto", min_length=1)
     kv_host_memory: str = "auto"
     kv_dir: str | None = None
     kv_dir_size: str = "4GiB"
@@ -173,10 +175,15 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "device", "quantize", "speculate", "moderation_fail", mode="before")
+    @field_validator("log_format", "device", "quantize", "moderation_fail", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("speculate")
+    @classmethod
+    def _mode_or_model(cls, value: str) -> str:
+        return value.lower() if value.lower() in SPECULATE_MODES else value
 
     @field_validator("database_url")
     @classmethod

@@ -7,6 +7,7 @@ are upper bounds at first; `engine.runner.memory.fit_limits` lowers them once th
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -43,7 +44,8 @@ class EngineConfig:
     num_host_slots: int | None = None  # pages that each rank keeps in the host's memory; None: a share of what is free
     quantize: str = "none"
     kv_dtype: str = "auto"  # auto: the same as `dtype`
-    speculate: str = "auto"  # drafts of next tokens; auto: where the ids are certainly the same as without
+    draft_model: Path | None = None  # with `speculate` "model"
+    speculate: str = "auto"  # drafts of next tokens; auto: where they pay, and the ids are the same as without
     max_waiting: int = 256  # requests that may wait, besides those that run
     world_size: int = 1
     rank: int = 0
@@ -91,8 +93,10 @@ def resolve(
     torch_device = _device(device, local_rank, share_gpu)
     on_gpu = torch_device.type == "cuda"
     _check_kv_dtype(kv_dtype, torch_device)
-    if _one_of("--speculate", speculate, SPECULATE) == "ngram" and on_gpu:
-        raise ConfigError("--speculate", expected="auto or off on a GPU, which verifies no drafts yet", found=speculate)
+    draft_model = None if speculate in SPECULATE else Path(speculate)
+    if draft_model is not None and world_size > 1:
+        modes = ", ".join(SPECULATE)
+        raise ConfigError("--speculate", expected=f"{modes} on several ranks; a draft model needs one", found=speculate)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     rows = _at_least_one("--max-batch", max_num_seqs, MAX_GPU_ROWS if on_gpu else 8)
@@ -111,7 +115,8 @@ def resolve(
         num_kv_pages=num_kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
         kv_dtype=kv_dtype,
-        speculate=speculate,
+        speculate=speculate if draft_model is None else "model",
+        draft_model=draft_model,
         max_waiting=max_waiting,
         world_size=world_size,
         rank=rank,
@@ -119,7 +124,7 @@ def resolve(
         num_threads=_threads(1 if on_gpu else world_size),
         native=not on_gpu and bool(_env_int("GUILDLLAMA_NATIVE", 1)),
         seed=seed,
-        overlap=on_gpu,
+        overlap=on_gpu and draft_model is None,  # a draft model needs the ids of the step before
         share_gpu=share_gpu,
     )
 

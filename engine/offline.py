@@ -76,6 +76,7 @@ class OfflineEngine:
 
     def close(self) -> None:
         """Free the memory and leave the process group."""
+        self._scheduler.drafter.close()
         self._runner.close()
         self._communicator.close()
 

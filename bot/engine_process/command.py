@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bot.engine_process.cache_key import KEY_VARIABLE
-from bot.hub.resolve import resolve_model
+from bot.hub.resolve import resolve_drafts, resolve_model
 from bot.settings import PREFIX, Settings
 
 SETTING_OF_FLAG = {
@@ -55,7 +55,7 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
     if settings.quantize != "auto":
         command += ["--quantize", settings.quantize]
     if settings.speculate != "auto":
-        command += ["--speculate", settings.speculate]
+        command += ["--speculate", resolve_drafts(settings)]
     if settings.kv_host_memory != "auto":
         command += ["--kv-host-memory", settings.kv_host_memory]
     if settings.kv_dir is not None:

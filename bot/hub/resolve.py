@@ -1,4 +1,4 @@
-"""What `GUILDLLAMA_MODEL` means to our own engine: a path, the embedded model, or the name of a pulled one."""
+"""What the name of a model means to our own engine: a path, the embedded model, or a pulled one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from bot.errors import ConfigError
 from bot.hub.catalogue import CatalogueModel, find, nearest
 from bot.hub.store import ModelStore
-from bot.settings import EMBEDDED_MODEL, Settings
+from bot.settings import EMBEDDED_MODEL, SPECULATE_MODES, Settings
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -20,20 +20,30 @@ def resolve_model(settings: Settings) -> str:
 
     A path that exists wins over a name. What looks like a path goes to the engine, which says what is wrong with it.
     """
-    wanted = settings.model.strip()
+    return _resolve(settings, settings.model, "GUILDLLAMA_MODEL")
+
+
+def resolve_drafts(settings: Settings) -> str:
+    """Where the engine's drafts come from: a mode, or a model as in `resolve_model`."""
+    mode = settings.speculate
+    return mode if mode in SPECULATE_MODES else _resolve(settings, mode, "GUILDLLAMA_SPECULATE")
+
+
+def _resolve(settings: Settings, text: str, setting: str) -> str:
+    wanted = text.strip()
     if wanted == EMBEDDED_MODEL or Path(wanted).exists():
         return wanted
     model = find(wanted)
     if model is None:
         if _is_path(wanted):
-            return settings.model
-        raise unknown_model("GUILDLLAMA_MODEL", wanted)
+            return text
+        raise unknown_model(setting, wanted)
     store = model_store(settings)
     pulled = store.pulled(model)
     if pulled is None:
         state = "is not fully here" if store.has_files(model.name) else "is not here yet"
         raise ConfigError(
-            "GUILDLLAMA_MODEL",
+            setting,
             f"{model.name} {state}",
             f"`guildllama models pull {model.name}` fetches it ({gigabytes(model)}).",
         )

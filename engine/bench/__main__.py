@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import torch
 
-from engine.bench import cpu, drafts, restart
+from engine.bench import cpu, drafts, oracle, restart
 from engine.bench.drive import Client, RunRecord, Sampling, quantile
 from engine.bench.http import HttpClient
 from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.bench.report import emit, today
 from engine.bench.trace import VOCAB
-from engine.bench.workloads import WORKLOADS, rows_of
+from engine.bench.workloads import OLD_ROWS, WORKLOADS, rows_of
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.follower import run_worker
@@ -48,8 +48,16 @@ def main(arguments: Sequence[str]) -> int:
             emit({**line, "date": today()})
         return 0
     if options.workloads == ["W10"]:
-        for line in drafts.lines(options.model or "smollm2", options.quantize, options.runs):
+        device = "cpu" if options.device == "auto" else options.device
+        for line in drafts.lines(options.model or "smollm2", options.quantize, options.runs, device):
             emit({**line, "date": today()})
+        return 0
+    if options.workloads == ["W10.o"]:
+        options.model = options.model or "7b"
+        options.max_batch = options.max_batch or OLD_ROWS
+        checkpoint, config = setup(options)
+        for line in oracle.lines(config, checkpoint, options.runs, options.scale):
+            emit({"engine": "guildllama", **line, **environment(config, options)})
         return 0
     options.workloads = options.workloads or list(DEFAULT_WORKLOADS)
     if unknown := [name for name in options.workloads if name not in WORKLOADS]:
@@ -174,7 +182,7 @@ def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu", "C4", "W10")))
+    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu", "C4", "W10", "W10.o")))
     parser.add_argument(
         "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
     )

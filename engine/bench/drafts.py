@@ -1,4 +1,4 @@
-"""`python -m engine.bench W10`: replies with drafts and without, in turn, on a CPU; what repeats and what does not.
+"""`python -m engine.bench W10`: replies with drafts and without, in turn; what repeats and what does not.
 
 Each reply is asked for after its prompt is in the cache, so that what is measured is decoding. One engine answers in
 both ways in turn: of two engines in one process the second was 5 % faster. So other programs on the machine slow both
@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from typing import Final, Literal
 
+import torch
+
 from engine.bench.cpu import machine
 from engine.chat.chat_format import choose_format
 from engine.chat.formats import Message
 from engine.checkpoint import open_checkpoint
-from engine.config import resolve
+from engine.config import EngineConfig, resolve
 from engine.core.engine_core import EngineCore, SamplingParams
-from engine.runner.torch_runner import MAX_DRAFT_TOKENS
+from engine.scheduler.drafts.limits import NO_DRAFTS
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
 _STORY: Final = (
@@ -61,18 +63,21 @@ DIALOGS_TOGETHER: Final = ("quote", "code", "prose")
 SAMPLINGS: Final = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.6, top_p=0.9)}
 
 
-def lines(model: str, quantize: str, runs: int) -> Iterator[dict[str, object]]:
-    """One line for each dialog, by one user and by eight at the same time."""
+def lines(model: str, quantize: str, runs: int, device: str = "cpu") -> Iterator[dict[str, object]]:
+    """One line for each dialog, by one user and, on a CPU, by eight at the same time."""
     checkpoint = open_checkpoint(model)
     chat = choose_format(checkpoint.spec, PiecewiseEncoder(checkpoint.tokenizer())).format
     prompts = {
         name: chat.encode([Message(role=role, content=text) for role, text in dialog])
         for name, dialog in DIALOGS.items()
     }
-    config = resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=2048, seed=1)
+    rows = None if device == "cpu" else 1
+    config = resolve(
+        checkpoint.spec, device=device, quantize=quantize, max_context=2048, max_num_seqs=rows, seed=1
+    )  # fmt: skip
     engine = SwitchedEngine.start(dataclasses.replace(config, speculate="ngram"), checkpoint)
     try:
-        for users in (1, TOGETHER):
+        for users in (1, TOGETHER) if rows is None else (1,):
             for name in DIALOGS if users == 1 else DIALOGS_TOGETHER:
                 for sampling, params in SAMPLINGS.items():
                     params = dataclasses.replace(params, max_tokens=REPLY_TOKENS, stop_token_ids=chat.stop_ids)
@@ -80,6 +85,7 @@ def lines(model: str, quantize: str, runs: int) -> Iterator[dict[str, object]]:
                         "engine": "guildllama", "workload": f"W10.{name}-{users}", "sampling": sampling,
                         **_compare(engine, prompts[name], params, users, runs), "model": model,
                         "quantize": config.quantize, "threads": config.num_threads, **machine(),
+                        **({} if rows is None else {"device": torch.cuda.get_device_name()}),
                     }  # fmt: skip
     finally:
         engine.close()
@@ -88,10 +94,16 @@ def lines(model: str, quantize: str, runs: int) -> Iterator[dict[str, object]]:
 class SwitchedEngine(EngineCore):
     """An engine that drafts only when it is told to."""
 
+    def __init__(self, config: EngineConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self._limits = NO_DRAFTS  # those of the runner, once they have been changed
+
     def switch(self, mode: str) -> None:
         """Call it while no request runs."""
         if self._scheduler is not None:
-            self._scheduler.drafter.max_draft_tokens = MAX_DRAFT_TOKENS if mode == "ngram" else 0
+            drafter = self._scheduler.drafter
+            self._limits = drafter.limits if drafter.limits.max_drafts else self._limits
+            drafter.limits = self._limits if mode == "ngram" else NO_DRAFTS
 
 
 def _compare(

@@ -1,6 +1,6 @@
 """Measures the time of one GPU step: decode by number of rows and context length, and prefill by number of tokens.
 
-    python -m engine.bench.steps [--rows 1 8 32] [--contexts 100 580 1500] [--prompts 512 1024]
+    python -m engine.bench.steps [--rows 1 8 32] [--contexts 100 580 1500] [--prompts 512 1024] [--drafts 3 12]
     torchrun --nproc-per-node 2 -m engine.bench.steps --share
 
 Prints one JSON line for each. Every rank runs the same plans, without a scheduler. `--share` repeats the measurement
@@ -19,9 +19,10 @@ from engine.bench.report import emit, today
 from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
+from engine.kernels.verification import MAX_RUN
 from engine.runner.cuda.collectives import Collectives
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 
 STEPS, REPEATS = 40, 3
 MIN_CONTEXT = 512  # of a row, for the prompts
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--contexts", type=int, nargs="+", default=[580])
     parser.add_argument("--prompts", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--drafts", type=int, nargs="*", default=[], help="that each row verifies, most of them wrong")
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--share", action="store_true")
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         runner.start(pages_per_row(options.contexts) * config.max_num_seqs)
         while runner.prepare():
             pass
-        for line in measure(config, runner, options.rows, options.contexts, options.prompts):
+        for line in measure(config, runner, options.rows, options.contexts, options.prompts, options.drafts):
             if config.rank == 0:
                 facts = {
                     "model": options.model, "quantize": options.quantize, "kv_dtype": options.kv_dtype,
@@ -70,9 +72,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(
-    config: EngineConfig, runner: CudaRunner, rows: Sequence[int], contexts: Sequence[int], prompts: Sequence[int]
+    config: EngineConfig,
+    runner: CudaRunner,
+    rows: Sequence[int],
+    contexts: Sequence[int],
+    prompts: Sequence[int],
+    drafts: Sequence[int] = (),
 ) -> Iterator[dict[str, object]]:
-    """One line for each context and number of rows, then one for each number of prompt tokens."""
+    """One line for each context, number of rows and number of drafts, then one for each number of prompt tokens."""
     max_rows = config.max_num_seqs
     new_sequences = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(max_rows))
     count = pages_per_row(contexts)
@@ -81,8 +88,16 @@ def measure(
     for context in contexts:
         for row in range(max_rows):
             fill(runner, row, context)
-        for count in rows:
-            plans = [StepPlan(0, decode_rows=tuple(range(count)))] * STEPS
+        most = runner.draft_limits.max_tokens or 0
+        for count, guesses in ((count, guesses) for count in rows for guesses in (0, *drafts)):
+            if guesses and count * (guesses + 1) > most:
+                continue
+            decoding = tuple(range(count))
+            plan = StepPlan(0, decode_rows=decoding)
+            if guesses:
+                verifications = tuple(Verification(row, random_ids(guesses, row)) for row in decoding)
+                plan = StepPlan(0, verifications=verifications)
+            plans = [plan] * STEPS
             times = []
             for _ in range(REPEATS):
                 times.append(milliseconds_per_step(runner, plans))
@@ -94,8 +109,9 @@ def measure(
                     )
             ms = sorted(times)[REPEATS // 2]
             yield {
-                "workload": "decode step", "rows": count, "context": context + STEPS // 2, "ms": round(ms, 3),
-                "output_tok_s": round(1000 * count / ms, 1),
+                "workload": "verify step" if guesses else "decode step", "rows": count,
+                "context": context + STEPS // 2, "ms": round(ms, 3), "output_tok_s": round(1000 * count / ms, 1),
+                **({"drafts": guesses} if guesses else {}),
             }  # fmt: skip
     for tokens in prompts:
         plans = [prompt_plan(tokens, seed) for seed in range(8)]
@@ -104,8 +120,8 @@ def measure(
 
 
 def pages_per_row(contexts: Sequence[int]) -> int:
-    """Pages for the longest context and what is decoded after it."""
-    return -(-(max(MIN_CONTEXT, *contexts) + STEPS + 1) // PAGE_SIZE)
+    """Pages for the longest context and what is decoded or guessed after it."""
+    return -(-(max(MIN_CONTEXT, *contexts) + STEPS + 1 + MAX_RUN) // PAGE_SIZE)
 
 
 def fill(runner: CudaRunner, row: int, context: int) -> None:

@@ -42,7 +42,7 @@ class StepLoop:
         self._config, self._scheduler, self._runner, self._communicator = config, scheduler, runner, communicator
         self._in_flight: tuple[ScheduledStep, object] | None = None  # launched, ids not read; with `overlap` only
         self._next_heartbeat = self._next_preparation = 0.0
-        self._is_prepared = False
+        self.is_prepared = False  # the runner has nothing more to prepare
         self.step_time = Histogram(STEP_BOUNDS)
         self.rank_memory: tuple[int, ...] = (0,)
 
@@ -75,12 +75,12 @@ class StepLoop:
         A first preparation on a machine may compile kernels, and so take longer than any step.
         """
         started = time.monotonic()
-        if self._is_prepared or (started < self._next_preparation and not idle):
+        if self.is_prepared or (started < self._next_preparation and not idle):
             return False
-        self._is_prepared = not self._runner.prepare()
+        self.is_prepared = not (self._runner.prepare() or self._scheduler.drafter.prepare())
         now = time.monotonic()
         self._next_preparation = now + (now - started) / MAX_PREPARE_SHARE
-        return not self._is_prepared
+        return not self.is_prepared
 
     def seconds_until_heartbeat(self) -> float | None:
         """Seconds that the engine thread may sleep when it is idle; None: until a request arrives.
@@ -103,6 +103,7 @@ class StepLoop:
 
     def close(self) -> None:
         """Release the device and its memory, which takes seconds for a large host tier. `stop` comes before."""
+        self._scheduler.drafter.close()
         self._runner.close()
         self._communicator.close()
 

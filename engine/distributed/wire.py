@@ -1,15 +1,16 @@
 """The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
 
-    header       op, total length, step, then the number of entries in each of the ten sections below
+    header       op, total length, step, then the number of entries in each of the eleven sections below
     sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
                  is_adjusted
     page grants  row, index in the row's page table, page id
-    chunks       row, start, number of samples, number of tokens
+    chunks       row, start, is_last, number of tokens
+    verifications   row, number of drafts
     decode rows
     freed rows
     copies       duplicates (page, page); overwritten pages; overwritten slots; restores (slot, page);
                  saves (page, slot)
-    token ids    of all chunks, one after the other
+    token ids    of all chunks, then the drafts of all verifications, one after the other
 
 A command for the files of the KV cache has a section of its own kind instead:
 
@@ -31,17 +32,18 @@ import torch
 
 from engine.kv_store.commands import PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.page_copies import PageCopies
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 
 NOP: Final = 0  # heartbeat: every rank answers with its allocated memory, then with its ready slots of the host tier
 STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
 FILES: Final = 3  # do something with the files of the KV cache
 
-HEADER_LENGTH: Final = 13
+HEADER_LENGTH: Final = 14
 _SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
+_VERIFICATION_WIDTH: Final = 2
 _COPY_WIDTH: Final = 2
 _TRANSFER_WIDTH: Final = 5
 
@@ -67,6 +69,7 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         len(plan.new_sequences),
         len(plan.page_grants),
         len(plan.chunks),
+        len(plan.verifications),
         len(plan.decode_rows),
         len(plan.freed_rows),
         len(copies.duplicates),
@@ -83,7 +86,9 @@ def encode_command(command: RankCommand) -> torch.Tensor:
     for grant in plan.page_grants:
         out += grant
     for chunk in plan.chunks:
-        out += (chunk.row, chunk.start, chunk.num_samples, len(chunk.token_ids))
+        out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
+    for verification in plan.verifications:
+        out += (verification.row, len(verification.drafts))
     out += plan.decode_rows
     out += plan.freed_rows
     for duplicate in copies.duplicates:
@@ -94,6 +99,8 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         out += copy
     for chunk in plan.chunks:
         out += chunk.token_ids
+    for verification in plan.verifications:
+        out += verification.drafts
     out[1] = len(out)
     return torch.tensor(out, dtype=torch.int32)
 
@@ -110,10 +117,11 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         return RankCommand(FILES, files=_decode_files(data))
     if data[0] != STEP:
         return RankCommand(data[0])
-    num_sequences, num_grants, num_chunks, num_decode, num_freed, *num_copies = data[3:HEADER_LENGTH]
+    num_sequences, num_grants, num_chunks, num_verifications, num_decode, num_freed, *num_copies = data[3:HEADER_LENGTH]
     sequences, at = _read_section(data, HEADER_LENGTH, num_sequences, _SEQUENCE_WIDTH)
     grants, at = _read_section(data, at, num_grants, _GRANT_WIDTH)
     chunk_heads, at = _read_section(data, at, num_chunks, _CHUNK_WIDTH)
+    verification_heads, at = _read_section(data, at, num_verifications, _VERIFICATION_WIDTH)
     decode_rows, at = tuple(data[at : at + num_decode]), at + num_decode
     freed_rows, at = tuple(data[at : at + num_freed]), at + num_freed
     duplicates, at = _read_section(data, at, num_copies[0], _COPY_WIDTH)
@@ -122,9 +130,12 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     restores, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
     saves, at = _read_section(data, at, num_copies[4], _COPY_WIDTH)
     chunks = []
-    for row, start, samples, length in chunk_heads:
-        token_ids = tuple(data[at : at + length])
-        chunks.append(PrefillChunk(row, start, token_ids, samples > 0, max(0, samples - 1)))
+    for row, start, is_last, length in chunk_heads:
+        chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
+        at += length
+    verifications = []
+    for row, length in verification_heads:
+        verifications.append(Verification(row, tuple(data[at : at + length])))
         at += length
     if at != len(data):
         raise ValueError(f"an encoded command of {len(data)} ints whose sections add up to {at}")
@@ -151,6 +162,7 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
             tuple((slot, page_id) for slot, page_id in restores),
             tuple((page_id, slot) for page_id, slot in saves),
         ),
+        verifications=tuple(verifications),
     )
     return RankCommand(STEP, plan)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine.logits_params import TokenLogprobs
 from engine.runner.page_images import PageImages
+from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.step_plan import StepPlan
 
@@ -24,9 +25,8 @@ class Runner(Protocol[StepHandle]):
 
     num_kv_pages: int  # a plan may grant pages 0 … num_kv_pages - 1
     num_host_slots: int  # slots of the host tier, once all are ready
-    max_draft_tokens: int  # drafts that a row may verify in a step; 0: this runner verifies none
-    draft_cost: float  # time that one more token takes in a step that decodes one, in such steps
-    drafts_are_exact: bool  # a token's logits are the same, to the bit, whether it is decoded or verified
+    draft_limits: DraftLimits  # what it verifies, and what that costs
+    drafts_by_default: bool  # drafts pay here, and change a token's logits no more than the rows beside it do
 
     @property
     def num_ready_slots(self) -> int:

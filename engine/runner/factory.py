@@ -6,6 +6,7 @@ stands for them.
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import torch
 
@@ -20,6 +21,8 @@ from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.memory import available_bytes, fit_host_slots, fit_pages, kv_bytes_per_page
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+
+DECODED_TOKENS: Final = 8  # to find out how long a step takes
 
 
 def make_runner(
@@ -47,6 +50,22 @@ def make_runner(
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
         return NativeRunner(library, config, model, num_pages, num_slots)
     return TorchRunner(config, model, num_pages, num_slots)
+
+
+def decode_seconds(runner: AnyRunner) -> float:
+    """Seconds of a step that decodes one row with a short context. No row may be in use, and none is afterwards."""
+    runner.wait(
+        runner.execute_async(
+            StepPlan(0, (NewSequence(0, 0.0, 1.0, 1),), ((0, 0, 0),), (PrefillChunk(0, 0, (0,), True),))
+        )
+    )
+    times = []
+    for _ in range(DECODED_TOKENS):
+        started = time.perf_counter()
+        runner.wait(runner.execute_async(StepPlan(1, decode_rows=(0,))))
+        times.append(time.perf_counter() - started)
+    runner.wait(runner.execute_async(StepPlan(2, freed_rows=(0,))))
+    return min(times)
 
 
 def warm_up(runner: AnyRunner, config: EngineConfig) -> float:

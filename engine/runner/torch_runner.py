@@ -25,6 +25,7 @@ from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.runner.page_images import PageImages, page_bytes
 from engine.runner.torch_step import NO_SAMPLES, DraftRun, TorchStepHandle
+from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.step_plan import StepPlan
 
@@ -60,9 +61,10 @@ class TorchRunner:
     def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int, num_host_slots: int = 0) -> None:
         self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         self._config, self._model, self._device = config, model, config.device
-        self.max_draft_tokens = MAX_DRAFT_TOKENS if config.device.type == "cpu" else 0
+        max_drafts = MAX_DRAFT_TOKENS if config.device.type == "cpu" else 0
+        self.draft_limits = DraftLimits(max_drafts, self.draft_cost)
         # torch's own products of floats depend on how many tokens are multiplied, in their last bits.
-        self.drafts_are_exact = not model.spec.architecture.experts and all(
+        self.drafts_by_default = not model.spec.architecture.experts and all(
             layer.quantized is not None
             for layer in (*(linear for block in model.blocks for linear in block.linears), model.output)
         )
@@ -89,7 +91,7 @@ class TorchRunner:
             return NO_SAMPLES
         sampled, logprobs = self._sample(logits, samples, dict(plan.token_masks))
         ids = tensor_parallel.broadcast(sampled)
-        if any(chunk.num_drafts for chunk in plan.chunks):
+        if plan.verifications:
             runs = self._accept_drafts(plan, ids)
             return TorchStepHandle.of(samples.rows, ids, logprobs, runs)
         self._last_ids[torch.tensor(samples.rows, device=self._device)] = ids.clamp_min(0)
@@ -171,7 +173,7 @@ class TorchRunner:
             page_ids.append(page_id)
 
     def _flatten_batch(self, plan: StepPlan) -> tuple[Tensor, Tensor, list[Segment], _Samples]:
-        """The step's token ids and positions, both [T], chunks before decode rows; and what is sampled."""
+        """The step's token ids and positions, both [T], chunks, verifications, decode rows; and what is sampled."""
         token_ids: list[int] = []
         positions: list[int] = []
         segments: list[Segment] = []
@@ -180,12 +182,20 @@ class TorchRunner:
             state, end = self._rows[chunk.row], chunk.start + len(chunk.token_ids)
             token_ids += chunk.token_ids
             positions += range(chunk.start, end)
-            if chunk.num_drafts and self._attends_drafts_alone:
-                segments += [Segment(state.page_ids, position, 1) for position in range(chunk.start, end)]
-            else:
-                segments.append(Segment(state.page_ids, chunk.start, len(chunk.token_ids)))
+            segments.append(Segment(state.page_ids, chunk.start, len(chunk.token_ids)))
             state.num_computed_tokens = end
-            sources += range(len(token_ids) - chunk.num_samples, len(token_ids))
+            if chunk.is_last:
+                sources.append(len(token_ids) - 1)
+        for verification in plan.verifications:
+            state = self._rows[verification.row]
+            start, end = state.num_computed_tokens, state.num_computed_tokens + verification.num_samples
+            sources += range(len(token_ids), len(token_ids) + verification.num_samples)
+            token_ids += (int(self._last_ids[verification.row]), *verification.drafts)
+            positions += range(start, end)
+            if self._attends_drafts_alone:
+                segments += [Segment(state.page_ids, position, 1) for position in range(start, end)]
+            else:
+                segments.append(Segment(state.page_ids, start, end - start))
         for row in plan.decode_rows:
             state = self._rows[row]
             sources.append(len(positions))
@@ -201,18 +211,16 @@ class TorchRunner:
     def _accept_drafts(self, plan: StepPlan, ids: Tensor) -> tuple[DraftRun, ...]:
         """Set where each sampled row goes on, and with which token; returns what the rows that verified drafts got."""
         sampled: list[int] = ids.tolist()
-        rows, last_ids, runs = [], [], []
-        first = 0
-        for chunk in plan.chunks:
-            end = first + chunk.num_samples
-            if chunk.is_last:
-                split = len(chunk.token_ids) - chunk.num_drafts
-                count = 1 + num_accepted(chunk.token_ids[split:], sampled[first:end])
-                self._rows[chunk.row].num_computed_tokens = chunk.start + split + count - 1
-                rows.append(chunk.row)
-                last_ids.append(sampled[first + count - 1])
-                if chunk.num_drafts:
-                    runs.append(DraftRun(chunk.row, first, count))
+        rows = [chunk.row for chunk in plan.chunks if chunk.is_last]
+        first = len(rows)
+        last_ids, runs = sampled[:first], []
+        for verification in plan.verifications:
+            end = first + verification.num_samples
+            count = 1 + num_accepted(verification.drafts, sampled[first:end])
+            self._rows[verification.row].num_computed_tokens += count
+            rows.append(verification.row)
+            last_ids.append(sampled[first + count - 1])
+            runs.append(DraftRun(verification.row, first, count))
             first = end
         rows += plan.decode_rows
         last_ids += sampled[first:]

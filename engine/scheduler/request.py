@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Literal
 
 from engine.logits_params import NEUTRAL, Adjustment, LogitsParams, TokenConstraint
-from engine.scheduler.drafts.ngram_index import NgramIndex
+from engine.scheduler.drafts.source import DraftSource
 from engine.scheduler.kv_cache.page_table import PageTable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -61,12 +61,13 @@ class Request:
     row: int = -1  # its place in the persistent batch; -1: none
     page_table: PageTable = field(init=False)
     num_sent_pages: int = 0  # pages of the table that plans have granted to the runners
-    num_computed_tokens: int = 0  # tokens whose keys and values are in the pages once the scheduled steps have run
-    num_in_flight_tokens: int = 0  # tokens that scheduled steps sample and whose ids have not been read
+    # Tokens whose keys and values are in the pages once the scheduled steps have run, if all their drafts are right.
+    num_computed_tokens: int = 0
+    num_in_flight_tokens: int = 0  # the most tokens that scheduled steps sample, whose ids have not been read
+    in_flight_drafts: list[tuple[int, ...]] = field(default_factory=list)  # of each of these steps; () for none
     num_prefilled_tokens: int = 0  # prompt tokens that were computed for this request before its first output token
     admission_index: int = -1  # serial number of its last admission; -1: never admitted
-    ngrams: NgramIndex | None = None  # of its tokens, once it decodes where drafts are verified
-    is_verifying: bool = False  # a scheduled step verifies drafts of it: how many tokens that gives is not known yet
+    draft_source: DraftSource | None = None  # of its next tokens, once it decodes where drafts are verified
     is_erased: bool = False  # its tenant was erased after it had arrived
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Request:
 
     @property
     def num_scheduled_tokens(self) -> int:
-        """Length of the sequence once the scheduled steps have run."""
+        """Length of the sequence once the scheduled steps have run, if all their drafts are right."""
         return len(self.token_ids) + self.num_in_flight_tokens
 
     @property

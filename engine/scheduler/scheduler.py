@@ -19,6 +19,8 @@ from types import MappingProxyType
 from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.copy_budget import CopyBudget
 from engine.scheduler.drafts.drafter import Drafter
+from engine.scheduler.drafts.limits import NO_DRAFTS, DraftLimits
+from engine.scheduler.drafts.model_drafter import DraftModel, ModelDrafter
 from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness
 from engine.scheduler.kv_cache.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
@@ -27,7 +29,7 @@ from engine.scheduler.prefill_scheduler import PrefillScheduler
 from engine.scheduler.request import Request, RequestStatus
 from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import StepDraft
-from engine.scheduler.step_plan import PrefillChunk, StepPlan
+from engine.scheduler.step_plan import StepPlan, Verification
 from engine.scheduler.token_budget import TokenBudget
 
 
@@ -48,14 +50,15 @@ class Scheduler:
         max_host_slots: int = 0,
         page_bytes: int = 1,
         min_restored_pages: int = MIN_RESTORED_PAGES,
-        max_draft_tokens: int = 0,
-        draft_cost: float = 1.0,
+        draft_limits: DraftLimits = NO_DRAFTS,
+        draft_model: DraftModel | None = None,
+        draft_model_cost: float = 1.0,
     ) -> None:
         """`page_lookahead`: pages that a decoding row gets at a time while many are available. The token limits and
         `counts_rows`: see TokenBudget.
 
         `max_host_slots`: slots of the host tier, which exist once `cache.host.grow` has said so; `page_bytes`: of one
-        rank. `max_draft_tokens` and `draft_cost`: see Drafter.
+        rank. `draft_model`: makes the drafts, instead of the requests' own text; its cost: see ModelDrafter.
 
         Raises ValueError if the pages cannot hold one request of `max_context` tokens.
         """
@@ -70,7 +73,11 @@ class Scheduler:
         self._pool = RequestPool(self.cache, self._fairness, max_num_seqs=max_num_seqs, max_context=max_context)
         self.totals, self._batch = self._pool.totals, self._pool.batch
         token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs, counts_rows=counts_rows)
-        self.drafter = Drafter(self._pool, token_budget, max_draft_tokens, draft_cost)
+        self.drafter = (
+            Drafter(self._pool, token_budget, draft_limits)
+            if draft_model is None
+            else ModelDrafter(self._pool, token_budget, draft_limits, draft_model, draft_model_cost)
+        )
         self._prefill = PrefillScheduler(self._pool, token_budget)
 
     @property
@@ -111,20 +118,23 @@ class Scheduler:
         be done, those of idle pages.
         """
         self.cache.begin_plan()
+        self.drafter.release()
         while True:
             draft = StepDraft()
             for request in list(self._batch):
                 if (
                     request.status is not RequestStatus.DECODE
                     or request.num_scheduled_tokens >= request.max_total_tokens
-                    or request.is_verifying
                 ):
                     continue
                 # Which token may come next depends on the one that is still in flight.
                 if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
-            self.drafter.schedule(draft)
+            if self.drafter.limits.beside_prompts:
+                self.drafter.schedule(draft)
             self._prefill.schedule(draft)
+            if not self.drafter.limits.beside_prompts and not draft.chunks:
+                self.drafter.schedule(draft)
             if draft.decode_requests or draft.chunks or self.cache.has_waiting_copies:
                 return self._commit(draft)
             if not draft.preempted:
@@ -145,14 +155,14 @@ class Scheduler:
         for row, request in step.sampled:
             if request.status is RequestStatus.FINISHED:
                 continue
-            request.num_in_flight_tokens -= 1
-            run = verified[row] if request.is_verifying else None
-            request.is_verifying = False
-            if run is None:
+            drafts = request.in_flight_drafts.pop(0)
+            request.num_in_flight_tokens -= 1 + len(drafts)
+            if not drafts:
                 scores = (logprobs[row],) if row in logprobs else ()
                 outputs.append(self._take_tokens(request, (ids[row],), scores))
             else:
-                request.num_computed_tokens += run.num_accepted
+                run = verified[row]
+                request.num_computed_tokens -= len(drafts) - run.num_accepted
                 self.totals.accepted_tokens += run.num_accepted
                 outputs.append(self._take_tokens(request, run.token_ids, run.logprobs))
         return outputs
@@ -217,22 +227,21 @@ class Scheduler:
                     self.totals.cached_tokens += request.num_prompt_tokens - request.num_prefilled_tokens
                 request.status = RequestStatus.DECODE
                 request.num_in_flight_tokens += 1
+                request.in_flight_drafts.append(())
                 sampled.append((request.row, request))
         for request, drafts in draft.drafts.items():
-            token_ids = (request.token_ids[-1], *drafts)
-            verifications.append(
-                PrefillChunk(request.row, request.num_computed_tokens, token_ids, is_last=True, num_drafts=len(drafts))
-            )
-            request.is_verifying = True
+            verifications.append(Verification(request.row, drafts))
             self.totals.drafted_tokens += len(drafts)
             sampled.append((request.row, request))
         for request in draft.decode_requests:
-            if not request.is_verifying:
+            drafts = draft.drafts.get(request, ())
+            if not drafts:
                 decode_rows.append(request.row)
                 sampled.append((request.row, request))
-            request.num_computed_tokens += 1  # the drafts that are accepted are counted once they are known
-            request.num_in_flight_tokens += 1
-            self._fairness.charge(request, DECODE_WEIGHT)
+            request.num_computed_tokens += 1 + len(drafts)  # those that are refused are taken off once they are known
+            request.num_in_flight_tokens += 1 + len(drafts)
+            request.in_flight_drafts.append(drafts)
+            self._fairness.charge(request, DECODE_WEIGHT)  # those that are accepted are charged once they are known
         changes = self._pool.row_updates.take(self._batch)
         num_prefilled_pages = sum(len(chunk.token_ids) for _, chunk in draft.chunks) // self.cache.page_size
         copies = self.cache.plan_copies(
@@ -243,7 +252,8 @@ class Scheduler:
             step=self.totals.steps,
             new_sequences=changes.new_sequences,
             page_grants=changes.page_grants,
-            chunks=(*(chunk for _, chunk in draft.chunks), *verifications),
+            chunks=tuple(chunk for _, chunk in draft.chunks),
+            verifications=tuple(verifications),
             decode_rows=tuple(decode_rows),
             freed_rows=changes.freed_rows,
             copies=copies,

@@ -3,9 +3,9 @@
 Rank 0 makes the plan and every rank executes it. A plan therefore names rows, page ids and token ids, never a request,
 a client or a time. It knows neither the scheduler nor the model nor the wire format.
 
-A runner applies a plan in this order: `copies`, `freed_rows`, `new_sequences`, `page_grants`, then `chunks` and
-`decode_rows` in one forward. In every layer the keys and values of ALL tokens of the step are written before that
-layer's attention reads any: a chunk may follow a page that another chunk of the same step computes.
+A runner applies a plan in this order: `copies`, `freed_rows`, `new_sequences`, `page_grants`, then `chunks`,
+`verifications` and `decode_rows` in one forward. In every layer the keys and values of ALL tokens of the step are
+written before that layer's attention reads any: a chunk may follow a page that another chunk of the same step computes.
 """
 
 import struct
@@ -40,22 +40,30 @@ class PrefillChunk:
     """Prefill of positions [start, start + len(token_ids)).
 
     `is_last`: sample the next token from the chunk's final position.
-
-    With `num_drafts`, the chunk verifies them: its tokens are the one that the row sampled last, then the drafts, and a
-    token is sampled at each of their positions. The row goes on after the drafts that equal what was sampled before
-    them (`verification.num_accepted`). The keys and values of the others are overwritten by its next step.
     """
 
     row: int
     start: int
     token_ids: tuple[int, ...]
     is_last: bool
-    num_drafts: int = 0  # the last ones of `token_ids`; only if `is_last`
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A row that decodes with drafts of its next tokens.
+
+    Its input is the token that it sampled last, wherever it stands, then the drafts; a token is sampled after each of
+    them. The row goes on after the drafts that equal what was sampled before them (`verification.num_accepted`). The
+    keys and values of the others are overwritten by its next step.
+    """
+
+    row: int
+    drafts: tuple[int, ...]  # at least one
 
     @property
     def num_samples(self) -> int:
-        """Tokens that are sampled, from its last positions."""
-        return self.num_drafts + 1 if self.is_last else 0
+        """Tokens that are computed, and as many are sampled."""
+        return len(self.drafts) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class StepPlan:
     """One step. A page grant is (row, index in the row's page table, page id). Rows with a mask are adjusted ones.
 
     The input of a decode row is the token that the row sampled last. That token never leaves the device, and the runner
-    itself tracks the row's position. A row appears at most once in `chunks` and `decode_rows` together.
+    itself tracks the row's position. A row is at most once in `chunks`, `verifications` and `decode_rows` together.
     """
 
     step: int
@@ -74,11 +82,14 @@ class StepPlan:
     freed_rows: tuple[int, ...] = ()
     copies: PageCopies = NO_COPIES
     token_masks: tuple[tuple[int, bytes], ...] = ()  # rank 0 only: (row, the ids that may be sampled in this step)
+    verifications: tuple[Verification, ...] = ()
 
     @property
     def sampled_rows(self) -> tuple[int, ...]:
-        """The row of each sampled token, in the order of the sampled ids: those of chunks, then decode rows."""
-        return (*(chunk.row for chunk in self.chunks for _ in range(chunk.num_samples)), *self.decode_rows)
+        """The row of each sampled token, in the order of the ids: of chunks, verifications, then decode rows."""
+        finished = (chunk.row for chunk in self.chunks if chunk.is_last)
+        verifying = (each.row for each in self.verifications for _ in range(each.num_samples))
+        return (*finished, *verifying, *self.decode_rows)
 
 
 def float32(value: float) -> float:

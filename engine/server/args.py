@@ -143,7 +143,8 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument("--kv-dtype", default="auto", help="KV cache: auto, fp8 or int8")
     model.add_argument(
         "--speculate", default="auto", metavar="MODE",
-        help="verify several next tokens in a step, guessed from the request's own text: auto, ngram or off",
+        help="verify several next tokens in a step, guessed from the request's own text (auto, ngram) or by a smaller "
+        "model of the same vocabulary (its path); off: none",
     )  # fmt: skip
     model.add_argument(
         "--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: all that fits)"

@@ -79,6 +79,7 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
+    from engine.core.draft_vocabulary import check_draft_model
     from engine.kv_store.settings import StoreSettings
     from engine.runner.memory import host_slots_in, pages_in, store_bytes_in
 
@@ -97,6 +98,8 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         seed=options.seed,
         share_gpu=options.share_gpu,
     )
+    if config.draft_model is not None:
+        check_draft_model(config.draft_model, checkpoint)
     if options.kv_memory is not None:
         config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
     config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))

@@ -85,13 +85,14 @@ def attend_tile(
     q, k_cache, v_cache, scales, table, at, end, query_positions, kv_head, page_stride, token_stride, head_stride,
     scale_stride, scale, m, denom, acc,
     D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
-    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
+    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, FINITE: tl.constexpr = False,
 ):  # fmt: skip
     """Add one tile of positions `at` [T] to the running softmax (m [Q], denom [Q], acc [Q, D]) of queries q [Q, D].
 
     Without MASKED every query sees the whole tile. With it, positions from `end` on are not read, and each query sees
     those of its window up to its own of query_positions [Q]. What a query adds from a tile of which it sees nothing
-    vanishes when it sees its first position, as its maximum was so low.
+    vanishes when it sees its first position, as its maximum was so low. With FINITE a value that is not finite is 0, so
+    that queries which do not see it are not touched; others have its key's score.
     """
     d = tl.arange(0, DB)
     if MASKED:
@@ -102,6 +103,8 @@ def attend_tile(
         v_present = within_head(mask[:, None], d[None, :], D, DB)
         kt = tl.load(k_cache + base[None, :] + d[:, None], mask=k_present, other=0.0)
         vt = tl.load(v_cache + base[:, None] + d[None, :], mask=v_present, other=0.0)
+        if FINITE:
+            vt = tl.where(tl.abs(vt.to(tl.float32)) < float("inf"), vt, 0.0).to(vt.dtype)
     else:
         page_ids = tl.load(table + at // PAGE).to(tl.int64)
         base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride

@@ -27,7 +27,7 @@ class NativeRunner(TorchRunner):
         num_host_slots: int = 0,
     ) -> None:
         super().__init__(config, model, num_kv_pages, num_host_slots)
-        self.drafts_are_exact = True
+        self.drafts_by_default = True
         self._forward: NativeForward | None = NativeForward(library, model, self.kv, config.num_threads)
 
     def _logits(

@@ -18,6 +18,7 @@ from engine.kernels.attention.fused_decode import fused_decode_value_proj
 from engine.kernels.attention.prefix_attention import prefix_attention
 from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.attention.verify_attention import verify_attention
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
 from engine.layers.paged_attention import AttentionRule
@@ -25,6 +26,7 @@ from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
+from engine.runner.cuda.verify_limits import verify_config, verify_limits
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
 
@@ -65,6 +67,12 @@ class CudaAttention:
         self._prefix_out, self._prefix_stats = floats(max_parts, padded_dim), floats(max_parts, 2)
         group = self.heads // self.kv_heads
         self._prefix_config = prefix_config(group, self.head_dim, config.dtype, gpu=self._gpu)
+        verify = verify_limits(config, model)
+        self._verify_config = verify_config(group, self.head_dim, config.dtype, gpu=self._gpu)
+        split_items = 0 if verify is None else verify.items * self.kv_heads
+        verify_lanes = split_items * self._verify_config.lanes
+        self._verify_out, self._verify_stats = floats(verify_lanes, padded_dim), floats(verify_lanes, 2)
+        self._verify_counters = torch.zeros(split_items, dtype=torch.int32, device=config.device)
         self._value_weight, self._partial_weight = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(max_slots * self.heads, dtype=torch.int32, device=config.device)
         self._rules = [_within_context(block.rule, config.max_context) for block in model.blocks]
@@ -135,7 +143,13 @@ class CudaAttention:
                 self._partial_out, self._partial_stats, self._counters, heads=self.heads,
                 config=self._split_config(shape), scales=scales, rule=rule, prefix=prefix, pdl=self._pdl,
             )  # fmt: skip
-        if shape.num_prefill_tokens:
+        if inputs.verify is not None:
+            verify_attention(
+                qkv, k, v, inputs.verify.items, state.positions, state.page_tables, out, self._verify_out,
+                self._verify_stats, self._verify_counters, heads=self.heads, config=self._verify_config, scales=scales,
+                rule=rule, pdl=self._pdl,
+            )  # fmt: skip
+        elif shape.num_prefill_tokens:
             block = query_block(shape, gpu=self._gpu, head_dim=self.head_dim)
             tile = 32 if self.head_dim > LARGE_HEAD else 64
             chunk_attention(

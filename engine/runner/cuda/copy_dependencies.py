@@ -60,7 +60,7 @@ class CopyDependencies:
         for _, page_id in copies.restores:
             for row in self._rows_of_page.get(page_id, ()):
                 self._batch_of_row[row] = self.last_batch
-        rows = (*(chunk.row for chunk in plan.chunks), *plan.decode_rows)
+        rows = (*(each.row for each in plan.chunks), *(each.row for each in plan.verifications), *plan.decode_rows)
         batch = max((self._batch_of_row.pop(row, 0) for row in rows), default=0)
         if batch <= self._waited_batch:
             return None

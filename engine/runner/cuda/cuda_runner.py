@@ -9,18 +9,17 @@ It knows plans, graphs and copies. `CudaForward` knows what a step computes.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
-from engine.layers.logits import LogprobsBatch
 from engine.layers.paged_kv import PagedKV
 from engine.load_progress import RECORDING, LoadProgress
 from engine.logits_params import TokenLogprobs
@@ -33,6 +32,9 @@ from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batc
 from engine.runner.cuda.prefix_limits import prefix_limits
 from engine.runner.cuda.resampling import Resampler
 from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
+from engine.runner.cuda.step_handle import CudaStepHandle
+from engine.runner.cuda.verify_limits import draft_limits, verify_limits
+from engine.runner.cuda.verify_lists import num_tokens
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.runner.page_images import PageImages, page_bytes
@@ -42,23 +44,14 @@ from engine.scheduler.step_plan import StepPlan
 # A step that takes longer to record had kernels compiled, as on a machine's first start. The others are then recorded
 # at once: compiling them later would hold up replies for seconds.
 COLD_SECONDS = 0.25
+TIMED_STEPS = 4  # to find out what drafts cost
 NUM_HOST_BUFFERS = 4  # host buffers used in turn; must exceed the steps in flight
 
 
-@dataclass(frozen=True, slots=True)
-class CudaStepHandle:
-    """A launched step: the sampled rows, and their ids, which the device copies to the host until `ready`."""
-
-    rows: tuple[int, ...]
-    ids: Tensor  # int32, on the host; the first len(rows) count
-    ready: torch.cuda.Event | None
-    logprobs: LogprobsBatch | None = None
-
-
 class CudaRunner:
-    """A `Runner` for one GPU; on a CPU, in Triton's interpreter, for tests. It verifies no drafts."""
+    """A `Runner` for one GPU; on a CPU, in Triton's interpreter, for tests."""
 
-    max_draft_tokens, draft_cost, drafts_are_exact = 0, 1.0, False
+    drafts_by_default = True  # measured: see docs/performance.md. Rounding depends on the rows of a step anyway
 
     def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
         """Allocates everything but the KV pages; call `start` with their number before anything else.
@@ -72,24 +65,30 @@ class CudaRunner:
         self._gpu = config.device.type == "cuda"
         prefixes = prefix_limits(config, model)
         self._prefixes = None if prefixes is None else SharedPrefixes(prefixes, config)
-        self._shapes = batch_shapes(config, prefixes=prefixes)
+        verify = verify_limits(config, model)
+        self._verify = verify
+        self.draft_limits = draft_limits(config, model, verify)
+        self._shapes = batch_shapes(config, prefixes=prefixes, verify=verify)
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
         self._input_buffers = InputBuffers(
-            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim, prefixes=prefixes
-        )
+            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim, prefixes=prefixes,
+            verify=verify,
+        )  # fmt: skip
+        max_samples = max(config.max_num_seqs, *(self._input_buffers.max_samples(shape) for shape in self._shapes))
         self._forward = CudaForward(
-            config, model, max(shape.num_tokens for shape in self._shapes), config.max_num_seqs, create_arena
-        )
+            config, model, create_arena, max_tokens=max(shape.num_tokens for shape in self._shapes),
+            max_slots=config.max_num_seqs, max_samples=max_samples,
+        )  # fmt: skip
         # One row more than there are sequences, which no sequence gets.
         self._batch_state = BatchState.allocate(config.max_num_seqs + 1, config.max_pages_per_seq, config.device)
         self._resampler = Resampler(config, self._forward, self._batch_state)
-        self._device_buffer = torch.zeros(self._input_buffers.size, dtype=torch.int32, device=config.device)
+        size = self._input_buffers.size()
+        self._device_buffer = torch.zeros(size, dtype=torch.int32, device=config.device)
         self._host_buffers = [
-            torch.zeros(self._input_buffers.size, dtype=torch.int32, pin_memory=self._gpu)
-            for _ in range(NUM_HOST_BUFFERS)
+            torch.zeros(size, dtype=torch.int32, pin_memory=self._gpu) for _ in range(NUM_HOST_BUFFERS)
         ]
         self._host_ids = [
-            torch.zeros(config.max_num_seqs, dtype=torch.int32, pin_memory=self._gpu) for _ in range(NUM_HOST_BUFFERS)
+            torch.zeros(max_samples, dtype=torch.int32, pin_memory=self._gpu) for _ in range(NUM_HOST_BUFFERS)
         ]
         self._copies_done: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS  # by host buffer
         self._graphs: dict[BatchShape, torch.cuda.CUDAGraph] = {}
@@ -131,6 +130,8 @@ class CudaRunner:
             progress.begin(RECORDING, len(self._unrecorded))
             while self.prepare():
                 progress.advance()
+        if self._verify is not None and config.world_size == 1:  # ranks may have to plan the same steps
+            self._measure_drafts()
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     def prepare(self) -> bool:
@@ -163,6 +164,44 @@ class CudaRunner:
                 graph.capture_end()
             self._graphs[shape] = graph
 
+    def _measure_drafts(self) -> None:
+        """Find out what drafts cost, with steps that have no rows: their products take as long as any."""
+        verifying = sorted((shape for shape in self._recorded if shape.verifies), key=lambda shape: shape.num_tokens)
+        few, many = verifying[0], verifying[-1]
+        decode, least, most = (self._seconds(shape) for shape in (BatchShape(1, 0), few, many))
+        token = (most - least) / max(1, many.num_tokens - few.num_tokens)
+        self.draft_limits = draft_limits(self._config, self._model, self._verify, (least / decode - 1, token / decode))
+
+    @torch.inference_mode()
+    def _seconds(self, shape: BatchShape) -> float:
+        """The least time of a step of this shape without rows."""
+        self._last_decode = None
+        least = math.inf
+        with torch.cuda.stream(self._stream):
+            self._device_buffer.copy_(
+                self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), shape)
+            )
+            for _ in range(TIMED_STEPS):
+                if self._gpu:
+                    torch.cuda.synchronize(self._device)
+                started = time.perf_counter()
+                self._launch(shape)
+                if self._gpu:
+                    torch.cuda.synchronize(self._device)
+                least = min(least, time.perf_counter() - started)
+        return least
+
+    @property
+    def _recorded(self) -> Iterable[BatchShape]:
+        """The shapes that steps may have: those that are recorded, if any are."""
+        return self._graphs or self._shapes
+
+    def _launch(self, shape: BatchShape) -> None:
+        if shape in self._graphs:
+            self._graphs[shape].replay()
+        else:
+            self._run(shape)
+
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> CudaStepHandle:
         """Launch a step; see `Runner`."""
@@ -180,7 +219,7 @@ class CudaRunner:
         groups = None
         if self._prefixes is not None:
             self._prefixes.update(plan)
-            groups = self._prefixes.groups(plan.decode_rows)
+            groups = None if plan.verifications else self._prefixes.groups(plan.decode_rows)
         page_grants = plan.page_grants
         while len(page_grants) > MAX_PAGE_GRANTS:
             self._copy_inputs(StepPlan(plan.step, page_grants=page_grants[:MAX_PAGE_GRANTS]), self._shapes[0])
@@ -188,7 +227,7 @@ class CudaRunner:
             page_grants = page_grants[MAX_PAGE_GRANTS:]
         plan = replace(plan, page_grants=page_grants)
         shape = self._batch_shape(plan, share_prefixes=groups is not None)
-        only_decodes = not (plan.new_sequences or plan.page_grants or plan.chunks)
+        only_decodes = not (plan.new_sequences or plan.page_grants or plan.chunks or plan.verifications)
         if shape is None:
             if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
@@ -199,27 +238,23 @@ class CudaRunner:
         if not only_decodes or self._last_decode != (shape, plan.decode_rows, groups):
             self._copy_inputs(plan, shape, groups)
             # Its new sequences and grants are applied again with each replay, which changes nothing.
-            self._last_decode = (shape, plan.decode_rows, groups) if not plan.chunks else None
-        if shape in self._graphs:
-            self._graphs[shape].replay()
-        else:
-            self._run(shape)
+            reads_host = plan.chunks or plan.verifications
+            self._last_decode = (shape, plan.decode_rows, groups) if not reads_host else None
+        self._launch(shape)
         self._resampler.resample(plan)
-        return self._handle(plan.sampled_rows)
+        return self._handle(plan)
 
     def wait(self, handle: CudaStepHandle) -> dict[int, int]:
         """The ids that a step sampled; see `Runner`."""
-        if handle.ready is not None:
-            handle.ready.synchronize()
-        return dict(zip(handle.rows, handle.ids[: len(handle.rows)].tolist(), strict=True))
+        return handle.id_by_row()
 
     def logprobs(self, handle: CudaStepHandle) -> dict[int, TokenLogprobs]:
         """Log-probabilities of a step's ids; see `Runner`."""
-        return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
+        return handle.logprobs_by_row()
 
     def verified(self, handle: CudaStepHandle) -> dict[int, VerifiedRun]:
-        """Nothing; see `Runner`."""
-        return {}
+        """The ids of rows that verified drafts; see `Runner`."""
+        return handle.verified_by_row()
 
     @property
     def num_ready_slots(self) -> int:
@@ -261,20 +296,32 @@ class CudaRunner:
 
         With `share_prefixes` that shape where prefixes are read once, if there is one.
         """
+        if plan.verifications:
+            return self._verify_shape(plan)
         num_slots, num_tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
         if not num_slots and not num_tokens:
             return None
-        shapes = self._graphs or self._shapes
+        shapes = self._recorded
         fitting = [
             shape
             for shape in shapes
-            if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens and not shape.shares_prefixes
+            if shape.num_slots >= num_slots
+            and shape.num_prefill_tokens >= num_tokens
+            and not (shape.shares_prefixes or shape.verifies)
         ]
         if not fitting:
             raise ValueError(f"a step of {num_slots} rows and {num_tokens} prompt tokens is larger than any recorded")
         smallest = min(fitting, key=lambda shape: (shape.num_tokens, shape.num_slots))
         sharing = replace(smallest, shares_prefixes=True)
         return sharing if share_prefixes and sharing in shapes else smallest
+
+    def _verify_shape(self, plan: StepPlan) -> BatchShape:
+        """The smallest shape for a plan with drafts."""
+        tokens = num_tokens(plan)
+        fitting = [shape for shape in self._recorded if shape.verifies and shape.num_tokens >= tokens]
+        if plan.chunks or not fitting:
+            raise ValueError(f"a step of {tokens} tokens verifies drafts, beside {len(plan.chunks)} chunks of prompts")
+        return min(fitting, key=lambda shape: shape.num_tokens)
 
     def _run(self, shape: BatchShape) -> None:
         self._apply_updates()
@@ -296,15 +343,16 @@ class CudaRunner:
         if done is not None:
             done.synchronize()
         host = self._input_buffers.fill(self._host_buffers[self._host_buffer_index], plan, shape, groups)
-        size = self._input_buffers.size if shape.num_prefill_tokens else self._input_buffers.decode_size
+        size = self._input_buffers.size(shape)
         self._device_buffer[:size].copy_(host[:size], non_blocking=True)
         if self._gpu:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record()
             self._copies_done[self._host_buffer_index] = event
 
-    def _handle(self, rows: tuple[int, ...]) -> CudaStepHandle:
+    def _handle(self, plan: StepPlan) -> CudaStepHandle:
         """Start copying the sampled ids to the next host buffer."""
+        rows = plan.sampled_rows
         if not rows:
             return CudaStepHandle((), self._host_ids[0], None)
         self._host_ids_index = (self._host_ids_index + 1) % NUM_HOST_BUFFERS
@@ -312,8 +360,8 @@ class CudaRunner:
         host[: len(rows)].copy_(self._forward.ids[: len(rows)], non_blocking=True)
         logprobs = self._resampler.logprobs(rows)
         if not self._gpu:
-            return CudaStepHandle(rows, host, None, logprobs)
+            return CudaStepHandle(rows, host, None, logprobs, plan.verifications)
         logprobs = logprobs and logprobs.to_host()
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         event.record()
-        return CudaStepHandle(rows, host, event, logprobs)
+        return CudaStepHandle(rows, host, event, logprobs, plan.verifications)

@@ -30,6 +30,7 @@ from engine.kernels.linear.matmul import GATED, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
+from engine.kernels.verification import accept_drafts, place_tokens
 from engine.model.quantization import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
@@ -41,13 +42,21 @@ from engine.runner.cuda.residual import ResidualStream
 
 
 class CudaForward:
-    """The forward pass of steps of up to `max_tokens` tokens and `max_samples` samples, and all its buffers.
+    """The forward pass of steps of up to `max_tokens` tokens, `max_slots` slots and `max_samples` samples, and all its
+    buffers.
 
     `ids` int32 [max_samples] and `logits` float32 hold the last step's result.
     """
 
     def __init__(
-        self, config: EngineConfig, model: Transformer, max_tokens: int, max_samples: int, create_arena: ArenaFactory
+        self,
+        config: EngineConfig,
+        model: Transformer,
+        create_arena: ArenaFactory,
+        *,
+        max_tokens: int,
+        max_slots: int,
+        max_samples: int,
     ) -> None:
         self.model, self.eps = model, model.spec.norm_eps
         self.device, self.dtype = config.device, config.dtype
@@ -55,7 +64,7 @@ class CudaForward:
         self.single_rank, self.is_rank_0 = config.world_size == 1, config.rank == 0
         self.blocks, self.padding_ids = model.blocks, padding_ids(model)
         block, dim = self.blocks[0], model.spec.dim
-        self.attention = CudaAttention(config, model, block, max_samples)
+        self.attention = CudaAttention(config, model, block, max_slots)
         self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
         numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, *block.feed_forwards[0])]
@@ -98,6 +107,12 @@ class CudaForward:
         collectives = self.collectives
         if collectives is not None:
             collectives.begin_step()
+        verify = inputs.verify
+        if verify is not None:
+            place_tokens(
+                inputs.chunk_rows, verify.offsets, verify.drafts, state.last_tokens, state.positions,
+                inputs.chunk_tokens, inputs.chunk_positions, inputs.sample_positions, pdl=self.pdl,
+            )  # fmt: skip
         fused = self._has_fused_path and shape.num_tokens <= FUSED_TOKENS
         if shape.num_slots and not (fused and shape.num_tokens == 1 and self._defers_value):
             self.attention.split_contexts(shape, inputs, state)
@@ -121,10 +136,16 @@ class CudaForward:
             collectives.broadcast_ids(ids)
         else:
             tensor_parallel.broadcast(ids)
+        epoch, count = (None, 0) if collectives is None else (collectives.epoch, collectives.count)
+        if verify is not None:
+            accept_drafts(
+                ids, verify.drafts, verify.runs, state.last_tokens, state.positions, epoch=epoch, collectives=count,
+                pdl=self.pdl,
+            )  # fmt: skip
+            return
         pointwise.advance(
-            ids, inputs.sample_rows, inputs.sample_positions, state.last_tokens, state.positions,
-            epoch=None if collectives is None else collectives.epoch,
-            collectives=0 if collectives is None else collectives.count, pdl=self.pdl,
+            ids, inputs.sample_rows, inputs.sample_positions, state.last_tokens, state.positions, epoch=epoch,
+            collectives=count, pdl=self.pdl,
         )  # fmt: skip
 
     def _forward_fused(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:

@@ -18,12 +18,14 @@ from engine.scheduler.step_plan import MAX_FINISHED_PROMPTS
 class BatchShape:
     """The numbers of slots and prefill tokens that a step is recorded for; a plan may leave some of them unused.
 
-    `shares_prefixes`: prefixes that several slots share are read once for all of them.
+    `shares_prefixes`: prefixes that several slots share are read once for all of them. `verifies`: the step has no
+    slots, and its tokens are not a prompt's but those of rows that decode, some of them with drafts.
     """
 
     num_slots: int
     num_prefill_tokens: int
     shares_prefixes: bool = False
+    verifies: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -32,8 +34,23 @@ class BatchShape:
 
     @property
     def num_samples(self) -> int:
-        """Tokens that are sampled: one for each slot, and one for each prompt that may end in the step."""
+        """Tokens that are sampled: one for each slot, and one for each prompt that may end in the step, or all."""
+        if self.verifies:
+            return self.num_prefill_tokens
         return self.num_slots + min(self.num_prefill_tokens, MAX_FINISHED_PROMPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyInputs:
+    """What a step has besides, if it verifies drafts; see `engine/kernels/verification.py` and `verify_attention`.
+
+    Its tokens and positions, in the fields of chunks, and `StepInputs.sample_positions` are written on the device.
+    """
+
+    offsets: Tensor  # [tokens]
+    drafts: Tensor  # [tokens]
+    runs: Tensor  # [runs, RUN]
+    items: Tensor  # [items, VERIFY_ITEM]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,7 @@ class StepInputs:
     prefix_slots: Tensor  # [slots, 2]
     prefix_members: Tensor  # [slots]
     prefix_items: Tensor
+    verify: VerifyInputs | None = None
 
 
 @dataclass(frozen=True, slots=True)

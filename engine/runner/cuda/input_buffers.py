@@ -15,10 +15,14 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.kernels.attention.prefix_work import PREFIX_HEADER, PREFIX_ITEM
+from engine.kernels.attention.verify_attention import VERIFY_ITEM
+from engine.kernels.verification import RUN
 from engine.runner.cuda.attention import query_block
-from engine.runner.cuda.input_batch import BatchShape, StepInputs
+from engine.runner.cuda.input_batch import BatchShape, StepInputs, VerifyInputs
 from engine.runner.cuda.prefix_limits import PrefixLimits
 from engine.runner.cuda.shared_prefixes import PrefixGroups
+from engine.runner.cuda.verify_limits import VerifyLimits
+from engine.runner.cuda.verify_lists import verify_lists
 from engine.scheduler.step_plan import NewSequence, StepPlan
 from engine.scheduler.token_budget import ROW_COUNTS, counted_rows
 
@@ -43,15 +47,23 @@ class InputBuffers:
         gpu: bool,
         head_dim: int,
         prefixes: PrefixLimits | None = None,
+        verify: VerifyLimits | None = None,
     ) -> None:
         self.max_num_seqs, self._gpu, self._head_dim, self._prefixes = max_num_seqs, gpu, head_dim, prefixes
+        self._verify = verify
         max_prefill_tokens = max(shape.num_prefill_tokens for shape in shapes)
         max_blocks = max(self.max_blocks(shape) for shape in shapes)
+        verified = max((shape.num_tokens for shape in shapes if shape.verifies), default=0)
         lengths = {
             "header": _HEADER, "slot_rows": max_num_seqs, "sample_rows": max_num_seqs, "sample_sources": max_num_seqs,
             "sample_positions": max_num_seqs, "new_sequences": max_num_seqs * _NEW_SEQUENCE,
             "page_grants": MAX_PAGE_GRANTS * _GRANT, "prefix_slots": 2 * max_num_seqs, "prefix_members": max_num_seqs,
-            "prefix_items": self._prefix_ints(max_num_seqs), "query_blocks": max_blocks * _BLOCK,
+            "prefix_items": self._prefix_ints(max_num_seqs), "verify_rows": verified, "verify_offsets": verified,
+            "verify_drafts": verified, "verify_sources": verified,
+            "verify_runs": verify.max_runs(verified) * RUN if verify else 0,
+            "verify_items": verify.max_items(verified) * VERIFY_ITEM if verify else 0,
+            "verify_tokens": verified, "verify_positions": verified, "verify_targets": verified,
+            "query_blocks": max_blocks * _BLOCK,
             "chunk_tokens": max_prefill_tokens, "chunk_rows": max_prefill_tokens,
             "chunk_positions": max_prefill_tokens,
         }  # fmt: skip
@@ -60,7 +72,13 @@ class InputBuffers:
         for name, length in lengths.items():
             self.offsets[name] = end
             end += -(-length // 16) * 16  # each region begins at a multiple of 64 bytes
-        self.size, self.decode_size = end, self.offsets["query_blocks"]  # ints of the buffer, and without prefill
+        self._size = end
+
+    def size(self, shape: BatchShape | None = None) -> int:
+        """Ints from the beginning of the buffer that a step of this shape reads; None: any step."""
+        if shape is None or (shape.num_prefill_tokens and not shape.verifies):
+            return self._size
+        return self.offsets["verify_tokens" if shape.verifies else "verify_rows"]
 
     def view(self, buffer: Tensor, name: str, length: int) -> Tensor:
         """The first `length` ints of a region."""
@@ -68,6 +86,8 @@ class InputBuffers:
 
     def inputs(self, buffer: Tensor, shape: BatchShape) -> StepInputs:
         """Views of the regions that a step of this shape reads."""
+        if shape.verifies:
+            return self._verify_inputs(buffer, shape)
         samples = self.max_samples(shape)
         blocks = self.view(buffer, "query_blocks", self.max_blocks(shape) * _BLOCK).view(-1, _BLOCK)
         return StepInputs(
@@ -79,6 +99,25 @@ class InputBuffers:
             self.view(buffer, "prefix_slots", 2 * shape.num_slots).view(-1, 2),
             self.view(buffer, "prefix_members", shape.num_slots),
             self.view(buffer, "prefix_items", self._prefix_ints(shape.num_slots)),
+        )  # fmt: skip
+
+    def _verify_inputs(self, buffer: Tensor, shape: BatchShape) -> StepInputs:
+        if self._verify is None:
+            raise ValueError("this buffer has no room for drafts")
+
+        def view(name: str) -> Tensor:
+            return self.view(buffer, name, shape.num_tokens)
+
+        runs, items = self._verify.max_runs(shape.num_tokens), self._verify.max_items(shape.num_tokens)
+        none = buffer[:0]
+        return StepInputs(
+            none, view("verify_rows"), view("verify_sources"), view("verify_targets"), view("verify_tokens"),
+            view("verify_rows"), view("verify_positions"), none.view(0, _BLOCK), none.view(0, 2), none, none,
+            VerifyInputs(
+                view("verify_offsets"), view("verify_drafts"),
+                self.view(buffer, "verify_runs", runs * RUN).view(-1, RUN),
+                self.view(buffer, "verify_items", items * VERIFY_ITEM).view(-1, VERIFY_ITEM),
+            ),
         )  # fmt: skip
 
     def _prefix_ints(self, slots: int) -> int:
@@ -96,7 +135,7 @@ class InputBuffers:
 
     def max_samples(self, shape: BatchShape) -> int:
         """Upper bound on rows that a step of this shape samples for."""
-        return min(self.max_num_seqs, shape.num_samples)
+        return shape.num_samples if shape.verifies else min(self.max_num_seqs, shape.num_samples)
 
     def fill(self, host: Tensor, plan: StepPlan, shape: BatchShape, groups: PrefixGroups | None = None) -> Tensor:
         """Write the plan into a host buffer for a step of this shape; returns the buffer.
@@ -112,6 +151,12 @@ class InputBuffers:
                 values[start : start + len(items)] = items
 
         put("header", (len(plan.new_sequences), len(plan.page_grants)))
+        if shape.verifies and self._verify is not None:
+            for name, numbers in verify_lists(plan, shape.num_tokens, self._verify).items():
+                put(name, numbers)
+            put("new_sequences", [item for sequence in plan.new_sequences for item in _sequence_ints(sequence)])
+            put("page_grants", [item for grant in plan.page_grants for item in grant])
+            return host
         put("slot_rows", [*plan.decode_rows, *[-1] * (shape.num_slots - len(plan.decode_rows))])
         put("new_sequences", [item for sequence in plan.new_sequences for item in _sequence_ints(sequence)])
         put("page_grants", [item for grant in plan.page_grants for item in grant])
@@ -157,10 +202,13 @@ class InputBuffers:
         return host
 
 
-def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) -> list[BatchShape]:
+def batch_shapes(
+    config: EngineConfig, *, prefixes: PrefixLimits | None = None, verify: VerifyLimits | None = None
+) -> list[BatchShape]:
     """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside some counts of slots.
 
-    With `prefixes`, some of enough slots a second time, in which prefixes that slots share are read once.
+    With `prefixes`, some of enough slots a second time, in which prefixes that slots share are read once. With
+    `verify`, rows that verify drafts.
 
     Shapes with prefill have round totals, as the total decides what the matrix products cost. Between 128 and 1024
     tokens that cost grows in stairs, and each total is the end of a stair.
@@ -174,6 +222,8 @@ def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) 
             if total - slots >= min(16, largest):
                 prefill_shapes.append(BatchShape(slots, total - slots))
     shapes = [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
+    if verify is not None:
+        shapes += [BatchShape(0, count, verifies=True) for count in verify.token_counts]
     if prefixes is None:
         return shapes
     most = MAX_SHARING_TOKENS if config.world_size == 1 else 0
@@ -185,14 +235,18 @@ def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) 
 
 
 def first_shapes(shapes: Iterable[BatchShape]) -> set[BatchShape]:
-    """Slots alone, usual prompts, and the largest shape beside each count of slots: every plan fits one of them.
+    """Slots alone, usual prompts, the largest shape beside each count of slots, and for drafts the smallest and the
+    largest: every plan fits one of them.
 
     No shapes that share prefixes: a plan fits the same shape without it.
     """
     first: set[BatchShape] = set()
     largest: dict[int, BatchShape] = {}
+    verifying = [shape for shape in shapes if shape.verifies]
+    by_size = sorted(verifying, key=lambda shape: shape.num_tokens)
+    first |= {*by_size[:1], *by_size[-1:]}
     for shape in shapes:
-        if shape.shares_prefixes:
+        if shape.shares_prefixes or shape.verifies:
             continue
         is_usual = shape.num_tokens in USUAL_TOTALS and shape.num_slots <= ROW_COUNTS[0]
         if not shape.num_prefill_tokens or is_usual:

@@ -75,7 +75,7 @@ class Resampler:
         state.last_tokens.index_copy_(0, rows64, ids.index_select(0, at).clamp_min(0))
 
     def logprobs(self, rows: tuple[int, ...]) -> LogprobsBatch | None:
-        """Of the ids that the step has sampled for `rows`; None if none of them asks for any."""
+        """Of the ids that the step has sampled for `rows`, by their place there; None if none of them asks for any."""
         if not self._num_logprobs:
             return None
         counts = {place: self._num_logprobs[row] for place, row in enumerate(rows) if row in self._num_logprobs}
@@ -84,7 +84,7 @@ class Resampler:
         at = send_to_device(torch.tensor(list(counts), dtype=torch.int64), self._config.device)
         logits = self._forward.sampled_logits(len(rows)).index_select(0, at)
         ids = self._forward.ids.index_select(0, at)
-        return log_probabilities(logits, ids, [rows[place] for place in counts], list(counts.values()))
+        return log_probabilities(logits, ids, list(counts), list(counts.values()))
 
     def _indices(self, sampled: tuple[int, ...], places: list[int], rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         key = (*sampled, -1, *places)

@@ -13,6 +13,7 @@ from typing import Final
 
 NGRAM: Final = 3  # tokens that must be equal
 ID_BITS: Final = 21  # of a token id
+MAX_PROMPT: Final = 8192  # the last tokens of a prompt that are looked at, so that a long one holds up no step
 LENGTH_BOUNDS: Final = (4, 8, 16)  # a rate for continuations below each, and one for the longer ones
 FIRST_RATES: Final = (0.5, 0.65, 0.8, 0.9)  # before the request has shown its own
 NEWEST_WEIGHT: Final = 0.12  # of the newest token in a rate
@@ -23,12 +24,13 @@ _MASK: Final = (1 << NGRAM * ID_BITS) - 1
 class NgramIndex:
     """The index of one request, over the list that the scheduler appends its tokens to."""
 
-    __slots__ = ("_at", "_first_output", "_key", "_length", "_num_tokens", "_rates", "_seen", "_token_ids")
+    __slots__ = ("_at", "_first", "_first_output", "_key", "_length", "_num_tokens", "_rates", "_seen", "_token_ids")
 
     def __init__(self, token_ids: Sequence[int], num_prompt_tokens: int) -> None:
         """`token_ids` may grow, but what is in it does not change."""
         self._token_ids, self._first_output = token_ids, num_prompt_tokens
-        self._num_tokens = self._key = 0
+        self._key = 0
+        self._num_tokens = self._first = max(0, num_prompt_tokens - MAX_PROMPT)
         self._seen: dict[int, int] = {}  # position after the key's last occurrence
         self._at, self._length = -1, 0  # the expected next token's position, and how many before it are equal; -1: none
         self._rates = list(FIRST_RATES)
@@ -45,7 +47,7 @@ class NgramIndex:
                     self._learn(length, came_true=came_true)
                 at, length = (at + 1, length + 1) if came_true else (-1, 0)
             key = (key << ID_BITS | token_id) & _MASK
-            if position >= NGRAM - 1:
+            if position >= self._first + NGRAM - 1:
                 if at < 0:
                     at = seen.get(key, -1)
                     length = NGRAM if at >= 0 else 0

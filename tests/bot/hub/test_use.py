@@ -21,7 +21,7 @@ from bot.errors import ConfigError
 from bot.hub import hint
 from bot.hub.catalogue import CATALOGUE, HubFile, find
 from bot.hub.machine import Gpu, Machine
-from bot.hub.resolve import resolve_model
+from bot.hub.resolve import resolve_drafts, resolve_model
 from bot.hub.store import ModelStore, PulledModel
 from bot.settings import Settings
 from tests.fakes.hub import FakeHub
@@ -76,6 +76,16 @@ class TestModelSetting:
         pulled(tmp_path, "qwen3-4b").write_bytes(b"GG")
         with pytest.raises(ConfigError, match="not fully here"):
             resolve_model(settings(model="qwen3-4b", models_dir=str(tmp_path)))
+
+    def test_a_draft_model_is_named_in_the_same_way(self, tmp_path: Path):
+        path = pulled(tmp_path, "qwen3-4b")
+        chosen = settings(speculate="Qwen3-4B", models_dir=str(tmp_path))
+        command = engine_command(chosen, tmp_path / "x.sock")
+        assert command[command.index("--speculate") + 1] == str(path)
+        assert resolve_drafts(settings(speculate="NGRAM")) == "ngram"
+        with pytest.raises(ConfigError) as refused:
+            resolve_drafts(settings(speculate="ngramm"))
+        assert refused.value.line.startswith("GUILDLLAMA_SPECULATE: 'ngramm' is neither a file or folder nor a model")
 
     def test_a_name_that_nobody_knows(self):
         with pytest.raises(ConfigError, match=r"Did you mean qwen3-4b"):

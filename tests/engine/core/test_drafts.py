@@ -122,10 +122,13 @@ def test_float_weights_are_drafted_only_on_request(checkpoint: Checkpoint) -> No
         engine.close()
 
 
-def test_a_row_that_verifies_waits_for_its_ids_where_steps_overlap(checkpoint: Checkpoint) -> None:
+def test_rows_draft_ahead_of_their_ids_where_steps_overlap(checkpoint: Checkpoint) -> None:
     engines = [start(checkpoint, "none", mode, native=False, overlap=True) for mode in ("off", "ngram")]
     expected, got = (ask(engine, together=False) for engine in engines)
     assert [each.token_ids for each in got] == [each.token_ids for each in expected]
+    without, with_drafts = (engine.stats() for engine in engines)
+    assert with_drafts.accepted_tokens > 20
+    assert with_drafts.steps < without.steps - 10
     for engine in engines:
         engine.close()
         assert engine.failure is None

@@ -5,6 +5,7 @@ idle engine wakes up for the slots that it can still use.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -53,7 +54,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def loop(runner: PreparingRunner) -> StepLoop:
     config = EngineConfig(torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=16, max_prefill_tokens=16)
-    return StepLoop(config, cast(Scheduler, None), cast(AnyRunner, runner), cast(Communicator, cast(Any, None)))
+    scheduler = SimpleNamespace(drafter=SimpleNamespace(prepare=lambda: False))
+    return StepLoop(config, cast(Scheduler, scheduler), cast(AnyRunner, runner), cast(Communicator, cast(Any, None)))
 
 
 def test_an_idle_engine_prepares_everything_at_once(clock: Clock) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.distributed.wire import FILES, NOP, STEP, STOP, RankCommand, decode_command, encode_command
 from engine.kv_store.commands import COMMIT, POLL, RESTORE, PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.page_copies import PageCopies
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification, float32
 
 int31 = st.integers(0, 2**31 - 1)
 new_sequences = st.builds(
@@ -20,15 +20,15 @@ new_sequences = st.builds(
     is_adjusted=st.booleans(),
 )
 tokens = st.lists(int31, min_size=1, max_size=9).map(tuple)
-chunks = st.builds(PrefillChunk, row=int31, start=int31, token_ids=tokens, is_last=st.booleans()) | st.builds(
-    PrefillChunk, row=int31, start=int31, token_ids=tokens, is_last=st.just(True), num_drafts=st.integers(0, 8)
-)
+chunks = st.builds(PrefillChunk, row=int31, start=int31, token_ids=tokens, is_last=st.booleans())
+verifications = st.builds(Verification, row=int31, drafts=tokens)
 plans = st.builds(
     StepPlan,
     step=st.integers(0, 2**32 - 1),
     new_sequences=st.lists(new_sequences, max_size=4).map(tuple),
     page_grants=st.lists(st.tuples(int31, int31, int31), max_size=5).map(tuple),
     chunks=st.lists(chunks, max_size=4).map(tuple),
+    verifications=st.lists(verifications, max_size=4).map(tuple),
     decode_rows=st.lists(int31, max_size=5).map(tuple),
     freed_rows=st.lists(int31, max_size=5).map(tuple),
     copies=st.builds(
@@ -76,7 +76,7 @@ def test_a_truncated_command_is_refused(plan: StepPlan, data: st.DataObject) -> 
 
 def test_a_command_with_a_wrong_count_is_refused() -> None:
     tensor = encode_command(RankCommand(STEP, StepPlan(1, decode_rows=(1, 2))))
-    tensor[6] = 1
+    tensor[7] = 1
     with pytest.raises(ValueError):
         decode_command(tensor)
 
@@ -89,6 +89,7 @@ def test_float32_is_what_the_wire_holds(value: float) -> None:
     assert sent.new_sequences == (sequence,)
 
 
-def test_sampled_rows_are_finished_prompts_then_decode_rows() -> None:
-    plan = StepPlan(0, chunks=(PrefillChunk(3, 0, (1,), True), PrefillChunk(1, 0, (1,), False)), decode_rows=(0, 2))
-    assert plan.sampled_rows == (3, 0, 2)
+def test_sampled_rows_are_finished_prompts_then_verifications_then_decode_rows() -> None:
+    chunks = (PrefillChunk(3, 0, (1,), True), PrefillChunk(1, 0, (1,), False))
+    plan = StepPlan(0, chunks=chunks, verifications=(Verification(4, (7, 8)),), decode_rows=(0, 2))
+    assert plan.sampled_rows == (3, 4, 4, 4, 0, 2)

@@ -23,7 +23,7 @@ from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import PrefillChunk, StepPlan
+from engine.scheduler.step_plan import StepPlan
 from tests.engine.scheduler.test_scheduler_machine import MAX_CONTEXT, PAGE_SIZE, Machine, SchedulerMachine
 
 CPU = torch.device("cpu")
@@ -92,15 +92,19 @@ class PoisoningRunner:
             self.slots[kept[0]] = kept[1]
         self._copy(PageCopies(saves=copies.saves))
         assert bool(self.slots[[slot for _, slot in copies.saves]].isfinite().all())
-        self.runner.execute_async(replace(plan, chunks=(), decode_rows=(), copies=NO_COPIES))
+        self.runner.execute_async(replace(plan, chunks=(), verifications=(), decode_rows=(), copies=NO_COPIES))
         ids: dict[int, int] = {}
         self.verified = {}
-        rows = [*(chunk.row for chunk in plan.chunks), *plan.decode_rows]
+        rows = [*(each.row for each in (*plan.chunks, *plan.verifications)), *plan.decode_rows]
         for tenant in sorted({tenants[row] for row in rows}):
             kept = self._poison(self.pages, {page_id for page_id, owner in pages.items() if owner == tenant})
             ids |= self._compute(
-                tuple(chunk for chunk in plan.chunks if tenants[chunk.row] == tenant),
-                tuple(row for row in plan.decode_rows if tenants[row] == tenant),
+                StepPlan(
+                    0,
+                    chunks=tuple(chunk for chunk in plan.chunks if tenants[chunk.row] == tenant),
+                    verifications=tuple(each for each in plan.verifications if tenants[each.row] == tenant),
+                    decode_rows=tuple(row for row in plan.decode_rows if tenants[row] == tenant),
+                )
             )
             self.pages[kept[0]] = kept[1]
         assert all(token >= 0 for token in ids.values()), "a logit is NaN"
@@ -120,8 +124,8 @@ class PoisoningRunner:
         """What comes back from files."""
         self.runner.import_pages(places, images)
 
-    def _compute(self, chunks: tuple[PrefillChunk, ...], decode_rows: tuple[int, ...]) -> dict[int, int]:
-        handle = self.runner.execute_async(StepPlan(0, chunks=chunks, decode_rows=decode_rows))
+    def _compute(self, plan: StepPlan) -> dict[int, int]:
+        handle = self.runner.execute_async(plan)
         self.verified |= self.runner.verified(handle)
         return self.runner.wait(handle)
 

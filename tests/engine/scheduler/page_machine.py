@@ -136,9 +136,14 @@ class PageMachine:
             if index != len(table):
                 raise AssertionError(f"grant {index} for a table of {len(table)}")
             table.append(page_id)
+        drafts = {each.row: each.drafts for each in plan.verifications}
+        decoding = [*drafts, *plan.decode_rows]
         chunks = [
             *plan.chunks,
-            *(PrefillChunk(row, self._num_computed[row], (self._last_ids[row],), True) for row in plan.decode_rows),
+            *(
+                PrefillChunk(row, self._num_computed[row], (self._last_ids[row], *drafts.get(row, ())), True)
+                for row in decoding
+            ),
         ]
         rows = [chunk.row for chunk in chunks]
         if len(rows) != len(set(rows)) or not (rows or plan.copies):
@@ -154,12 +159,12 @@ class PageMachine:
             if not chunk.is_last:
                 continue
             read, seed = self._read(chunk.row), signed64(self._seeds[chunk.row])
-            sampled = [next_token(read[: len(read) - left], seed) for left in reversed(range(chunk.num_samples))]
-            split = len(chunk.token_ids) - chunk.num_drafts
-            accepted = num_accepted(chunk.token_ids[split:], sampled)
-            self._num_computed[chunk.row] = chunk.start + split + accepted
+            guessed = drafts.get(chunk.row, ())
+            sampled = [next_token(read[: len(read) - left], seed) for left in reversed(range(len(guessed) + 1))]
+            accepted = num_accepted(guessed, sampled)
+            self._num_computed[chunk.row] -= len(guessed) - accepted
             ids[chunk.row] = self._last_ids[chunk.row] = sampled[accepted]
-            if chunk.num_drafts:
+            if guessed:
                 self.verified[chunk.row] = VerifiedRun(tuple(sampled[: accepted + 1]))
         return ids
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from engine.scheduler.drafts.drafter import num_drafts
-from engine.scheduler.drafts.ngram_index import ID_BITS, NGRAM, NgramIndex
+from engine.scheduler.drafts.drafter import num_drafts, num_expected
+from engine.scheduler.drafts.limits import DraftLimits
+from engine.scheduler.drafts.ngram_index import ID_BITS, MAX_PROMPT, NGRAM, NgramIndex
 from engine.scheduler.drafts.verification import num_accepted
 from engine.scheduler.fairness import DECODE_WEIGHT
 from engine.scheduler.request import Request, SamplingParams
@@ -89,6 +90,43 @@ class TestCount:
         assert counts[-1] == 0
 
 
+class TestAhead:
+    def source(self) -> NgramIndex:
+        found = index_of(1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3)  # goes on with 4 5 6 7 8 9 0
+        assert found.update()
+        return found
+
+    def test_steps_in_flight_give_what_is_expected_now(self) -> None:
+        source = self.source()
+        assert num_expected(source, []) == 0
+        assert num_expected(source, [()]) == 1
+        assert num_expected(source, [(4, 5, 6)]) == 4
+        assert num_expected(source, [(), (5, 6)]) == 4
+
+    def test_drafts_that_are_not_expected_any_more_give_one_token(self) -> None:
+        source = self.source()
+        assert num_expected(source, [(8, 9, 0)]) == 1
+        assert num_expected(source, [(4, 9, 6)]) == 2
+        assert num_expected(source, [(4, 9), (6, 7, 0)]) == 5
+
+    def test_fewer_where_more_must_come_true_first(self) -> None:
+        source = self.source()
+        counts = [num_drafts(source, 0.1, 12, ahead=ahead) for ahead in (0, 2, 4, 30)]
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] > counts[-1] == 0
+
+    def test_none_where_a_step_with_drafts_costs_more_than_they_promise(self) -> None:
+        source = self.source()
+        assert num_drafts(source, 0.01, 12, first_cost=0.2) > 4
+        assert num_drafts(source, 0.01, 12, first_cost=9.0) == 0
+
+
+def test_only_the_end_of_a_long_prompt_is_looked_at() -> None:
+    prompt = [7, 8, 9, 10, *[1] * MAX_PROMPT]
+    assert not NgramIndex([*prompt, 7, 8, 9], len(prompt)).update()
+    assert NgramIndex([*prompt[:-4], 7, 8, 9], len(prompt) - 4).update()
+
+
 def test_the_longest_right_beginning_is_accepted() -> None:
     assert num_accepted((5, 6, 7), (5, 6, 7, 8)) == 3
     assert num_accepted((5, 6, 7), (5, 9, 7, 8)) == 1
@@ -100,15 +138,15 @@ class Alone:
 
     def __init__(self, length: int, stop: frozenset[int] = frozenset(), temperature: float = 0.0) -> None:
         self.scheduler = Scheduler(
-            max_num_seqs=2, num_pages=40, max_prefill_tokens=32, max_context=80, page_size=4, max_draft_tokens=6,
-            draft_cost=0.05,
+            max_num_seqs=2, num_pages=40, max_prefill_tokens=32, max_context=80, page_size=4,
+            draft_limits=DraftLimits(6, 0.05),
         )  # fmt: skip
         self.machine = PageMachine(2, 40, 4)
         prompt = [1, 2, 3]
         reply = expected_reply(prompt, length, stop)
         # A prompt that contains its own continuation would change the reply, so the index reads another text.
         self.request = Request(0, prompt, SamplingParams(temperature, max_tokens=length, stop_token_ids=stop))
-        self.request.ngrams = Told(self.request, [*reply, 0, 0, 0, 0, 0, 0, 0])
+        self.request.draft_source = Told(self.request, [*reply, 0, 0, 0, 0, 0, 0, 0])
         self.reply = reply
         self.scheduler.add_request(self.request)
         self.sizes: list[int] = []
@@ -168,7 +206,7 @@ class TestRequests:
     def test_only_accepted_drafts_are_charged(self, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         alone = Alone(20)
         if not right:
-            alone.request.ngrams = Told(alone.request, [6 - token for token in alone.reply])
+            alone.request.draft_source = Told(alone.request, [6 - token for token in alone.reply])
         fairness = alone.scheduler._fairness
         charge, charged = fairness.charge, []
 

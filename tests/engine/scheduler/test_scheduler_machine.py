@@ -1,6 +1,7 @@
 """However requests are submitted, cancelled, preempted and shared: every reply is that of the request alone."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import pytest
@@ -21,6 +22,7 @@ from engine.distributed.communicator import SingleRank
 from engine.kv_store.page_store import PageStore
 from engine.runner.base import AnyRunner
 from engine.scheduler.copy_budget import RESTORED_BYTES
+from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.ngram_index import NgramIndex
 from engine.scheduler.drafts.verification import VerifiedRun
 from engine.scheduler.output import ScheduledStep
@@ -62,6 +64,32 @@ class Guesses(NgramIndex):
         return tuple((token + (at % self._wrong_every == 0)) % VOCAB for at, token in enumerate(guessed, first))
 
 
+class Model:
+    """A draft model that says what the guesses of a request say, but for every fifth request that it is asked about."""
+
+    def __init__(self) -> None:
+        self._num_asked = 0
+
+    def draft(self, wanted: Sequence[tuple[Request, int]]) -> dict[Request, tuple[int, ...]]:
+        found = {}
+        for request, count in wanted:
+            self._num_asked += 1
+            assert request.row >= 0
+            assert not request.num_in_flight_tokens
+            if self._num_asked % 5 and request.draft_source is not None:
+                found[request] = request.draft_source.continuation(count)
+        return found
+
+    def release(self) -> None:
+        pass
+
+    def prepare(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """The scheduler and the page machine. With `overlap`, ids are read one step late."""
 
@@ -78,6 +106,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         num_records=st.sampled_from([0, 2, 7, 40]),
         max_draft_tokens=st.sampled_from([0, 1, 3, 9]),
         wrong_every=st.integers(2, 9),
+        apart=st.booleans(),
+        by_model=st.booleans(),
     )
     def start(
         self,
@@ -93,6 +123,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         num_records: int,
         max_draft_tokens: int,
         wrong_every: int,
+        apart: bool,
+        by_model: bool,
     ) -> None:
         num_pages = MAX_CONTEXT // PAGE_SIZE + num_extra_pages
         self.max_num_seqs, self.max_prefill_tokens, self.overlap = max_num_seqs, max_prefill_tokens, overlap
@@ -101,10 +133,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             "page_lookahead": page_lookahead,
             "page_bytes": RESTORED_BYTES // pages_per_step,
             "min_restored_pages": min_restored_pages,
-            "max_draft_tokens": max_draft_tokens,
-            "draft_cost": 0.01,  # so that rows draft whenever a continuation is known
+            # Costs so low that rows draft whenever a continuation is known.
+            "draft_limits": DraftLimits(
+                max_draft_tokens, 0.01, max_tokens=16 if apart else None, beside_prompts=not apart
+            ),
         }
+        self.drafts, self.apart = max_draft_tokens > 0, apart
         self.wrong_every = wrong_every
+        if by_model:  # which needs every id, so that steps do not overlap
+            self.overlap = False
+            self.options |= {"draft_model": Model(), "draft_model_cost": 0.01}
         self.store = MemoryStore(num_records)
         self._start_engine()
         self.in_flight: deque[tuple[ScheduledStep, dict[int, int], dict[int, VerifiedRun]]] = deque()
@@ -188,9 +226,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> Request:
         params = SamplingParams(temperature=0.0, max_tokens=length, stop_token_ids=stop)
         request = Request(len(self.requests), prompt, params, seed, client, tenant)
-        longest = min(length, MAX_CONTEXT - len(prompt)) if self.options["max_draft_tokens"] else 0
+        longest = min(length, MAX_CONTEXT - len(prompt)) if self.drafts else 0
         reply = self.expected_reply(prompt, longest, stop, seed)
-        request.ngrams = Guesses(request, reply, self.wrong_every)
+        request.draft_source = Guesses(request, reply, self.wrong_every)
         self.scheduler.add_request(request)
         self.requests.append(request)
         self.received[request] = []
@@ -272,8 +310,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _step(self) -> bool:
         step = self.scheduler.schedule()
         if step is not None:
-            num_tokens = sum(len(chunk.token_ids) - bool(chunk.num_drafts) for chunk in step.plan.chunks)
-            assert num_tokens <= self.max_prefill_tokens
+            num_tokens = sum(len(chunk.token_ids) for chunk in step.plan.chunks)
+            num_drafts = sum(len(each.drafts) for each in step.plan.verifications)
+            if self.apart:
+                assert num_tokens <= self.max_prefill_tokens
+                assert not num_drafts or (not num_tokens and num_drafts + len(step.sampled) <= 16)
+            else:
+                assert num_tokens + num_drafts <= self.max_prefill_tokens
             ids = self.machine.execute(step.plan)
             self.in_flight.append((step, ids, self.machine.verified))
         if self.in_flight and (not self.overlap or step is None or len(self.in_flight) > 1):

@@ -51,21 +51,22 @@ def replies(http: httpx.Client, bodies: list[dict[str, Any]]) -> list[Any]:
 def test_replies_over_http_are_the_same_with_drafts(tmp_path: Path) -> None:
     model = str(write_checkpoint(tmp_path / "model", heads=4, kv_heads=2, cycle=12))
     found = []
-    for mode in ("off", "ngram"):
+    for mode in ("off", "ngram", model):
         flags = ("--model", model, "--port", "0", "--speculate", mode, "--no-repetition-guard", "--max-seq-len", "256")
         with (
-            EngineProcess(*flags, log=tmp_path / mode) as engine,
+            EngineProcess(*flags, log=tmp_path / f"log{len(found)}") as engine,
             httpx.Client(base_url=engine.ready().url, timeout=60) as http,
         ):
             first = replies(http, BODIES[:1])[0][0][0]
             stop = first[len(first) // 2 :][:5]
             found.append(replies(http, [*BODIES, {"temperature": 0, "stop": [stop]}]))
             metrics = http.get("/metrics").text
-    accepted = re.search(r"^guildllama_engine_accepted_draft_tokens_total (\S+)", metrics, re.MULTILINE)
-    assert accepted is not None
-    assert float(accepted[1]) > 100
-    for without, with_drafts in zip(*found, strict=True):
-        # Which prompt tokens were cached does not depend on the drafts.
-        assert with_drafts == without
+        accepted = re.search(r"^guildllama_engine_accepted_draft_tokens_total (\S+)", metrics, re.MULTILINE)
+        assert accepted is not None
+        # A draft model that takes as long as the model itself pays only where a measurement went wrong.
+        assert mode == model or (float(accepted[1]) > 100) == (mode == "ngram")
+    # Which prompt tokens were cached does not depend on the drafts.
+    assert found[1] == found[0]
+    assert found[2] == found[0]
     assert found[0][-1][0][1] == "stop"
     assert stop not in found[0][-1][0][0]

@@ -23,7 +23,7 @@ from engine.logits_params import Adjustment
 from engine.model.loader import load_model
 from engine.model.quantization import quantize_block
 from engine.runner.torch_runner import TorchRunner
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, EVERYTHING, PAGES, PLAIN_LLAMA, grants, tokens
 
 
@@ -46,7 +46,7 @@ MIXTURE = Architecture(
 
 
 def plans() -> list[StepPlan]:
-    """A prompt, one row, a row beside a prompt, two rows, of which one is adjusted."""
+    """A prompt, one row, a row beside a prompt, two rows, of which one is adjusted and the other verifies drafts."""
     prompt = tokens(6, 2)
     adjusted = NewSequence(0, 0.8, 0.9, 9 << 40, True, Adjustment(EVERYTHING, prompt, 6, 0, (1, 2, 4)), 3)
     return [
@@ -54,6 +54,7 @@ def plans() -> list[StepPlan]:
         StepPlan(1, decode_rows=(1,)),
         StepPlan(2, (adjusted,), grants(0, 0, 1), (PrefillChunk(0, 0, prompt, True),), (1,)),
         StepPlan(3, decode_rows=(1, 0)),
+        StepPlan(4, verifications=(Verification(1, (3, 4, 5)),), decode_rows=(0,)),
     ]
 
 
@@ -61,9 +62,9 @@ def shared_plans() -> list[StepPlan]:
     """A row enters with a page of row 1, then all decode; follows `plans`."""
     new, pages = (NewSequence(2, 0.0, 1.0, 5),), (grants(1, 0, 1)[0], *grants(2, 1, 1))
     return [
-        StepPlan(4, new, tuple((2, *page[1:]) for page in pages), (PrefillChunk(2, 16, tokens(3, 4), True),), (1, 0)),
-        StepPlan(5, decode_rows=(1, 0, 2)),
+        StepPlan(5, new, tuple((2, *page[1:]) for page in pages), (PrefillChunk(2, 16, tokens(3, 4), True),), (1, 0)),
         StepPlan(6, decode_rows=(1, 0, 2)),
+        StepPlan(7, decode_rows=(1, 0, 2)),
     ]
 
 
