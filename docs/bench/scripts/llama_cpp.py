@@ -1,6 +1,6 @@
 """Measures this engine beside llama.cpp's server on one GGUF file; prints JSON lines, then a table of the ratios.
 
-    python docs/bench/scripts/llama_cpp.py --peer PATH/llama-server [--model smollm2|FILE.gguf] [--threads 1 2]
+    python docs/bench/scripts/llama_cpp.py --peer PATH/llama-server [--model C0=smollm2 C1=FILE.gguf] [--threads 1 2]
 
 Both servers have the same file, number of threads, slots and context, and run at once; only one of them works at a
 time. One HTTP client asks them in turn, each of a pair the same question, and the order changes from pair to pair.
@@ -15,11 +15,13 @@ again-128, again-512  the same prompt again
 
 import argparse
 import asyncio
+import itertools
 import os
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -74,41 +76,40 @@ class Result:
 
 
 @contextmanager
-def serve(name: str, command: Sequence[str], port: int, environment: dict[str, str]) -> Iterator[Server]:
-    """Start a server, wait until it is ready, and stop it at the end."""
-    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    server = Server(name, port, process, HttpClient("127.0.0.1", port, "model"))
-    errors: list[bytes] = []
-    try:
-        assert process.stderr is not None
-        os.set_blocking(process.stderr.fileno(), False)
-        deadline = time.monotonic() + START_TIMEOUT
-        while not server.is_ready():
-            errors.append(process.stderr.read() or b"")
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name} did not start: {b''.join(errors).decode(errors='replace')[-2000:]}")
-            time.sleep(0.2)
-        with open(os.devnull, "wb") as nowhere, subprocess.Popen(["cat"], stdin=process.stderr, stdout=nowhere):
+def serve(name: str, command: Sequence[str], environment: dict[str, str]) -> Iterator[Server]:
+    """Start a server, wait until it is ready, and stop it at the end; `command` has "PORT" where its port belongs."""
+    port = free_port()
+    filled = [str(port) if word == "PORT" else word for word in command]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(filled, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=errors)
+        server = Server(name, port, process, HttpClient("127.0.0.1", port, "model"))
+        try:
+            deadline = time.monotonic() + START_TIMEOUT
+            while not server.is_ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    errors.seek(0)
+                    raise SystemExit(f"{name} did not start: {errors.read().decode(errors='replace')[-2000:]}")
+                time.sleep(0.2)
             yield server
             process.terminate()
             process.wait(60)
-    finally:
-        process.kill()
-        process.wait()
+        finally:
+            process.kill()
+            process.wait()
 
 
-def our_command(model: str, port: int, speculate: str) -> list[str]:
+def our_command(model: Path, speculate: str) -> list[str]:
     """This engine's command line."""
     return [
-        sys.executable, "-m", "engine", "--model", model, "--served-model-name", "model", "--device", "cpu",
-        "--port", str(port), "--max-batch", str(SLOTS), "--max-seq-len", str(CONTEXT), "--speculate", speculate,
+        sys.executable, "-m", "engine", "--model", str(model), "--served-model-name", "model", "--device", "cpu",
+        "--port", "PORT", "--max-batch", str(SLOTS), "--max-seq-len", str(CONTEXT), "--speculate", speculate,
     ]  # fmt: skip
 
 
-def peer_command(binary: Path, model: Path, port: int, threads: int) -> list[str]:
+def peer_command(binary: Path, model: Path, threads: int) -> list[str]:
     """llama.cpp's; its context is that of all slots together."""
     return [
-        str(binary), "-m", str(model), "--alias", "model", "--host", "127.0.0.1", "--port", str(port),
+        str(binary), "-m", str(model), "--alias", "model", "--host", "127.0.0.1", "--port", "PORT",
         "-t", str(threads), "-tb", str(threads), "-np", str(SLOTS), "-c", str(SLOTS * CONTEXT),
     ]  # fmt: skip
 
@@ -180,7 +181,7 @@ def gains(results: dict[str, Result], is_time: bool) -> tuple[list[float], list[
 
 def row(workload: str, threads: int, results: dict[str, Result]) -> str:
     """One line of the table."""
-    is_time = "-" in workload
+    is_time = "-" in workload.partition(".")[2].partition(",")[0]
     by_clock, by_cpu = gains(results, is_time)
     cells = [f"{statistics.median(result.values):.1f}" for result in results.values()]
     spread = f"{statistics.median(by_clock):.2f} × ({min(by_clock):.2f} – {max(by_clock):.2f})"
@@ -202,23 +203,22 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="llama_cpp.py")
     parser.add_argument("--peer", type=Path, required=True, help="the llama-server binary")
-    parser.add_argument("--model", default="smollm2", help="smollm2 or a .gguf file")
-    parser.add_argument("--id", default="C0", help="of the workload: C0, C1 or C2")
+    parser.add_argument("--model", nargs="+", default=["C0=smollm2"], metavar="ID=FILE", help="files and their ids")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="without prompts of 512 tokens")
     parser.add_argument("--speculate", choices=["off", "auto"], default="off")
     options = parser.parse_args(arguments)
-    file = default_model() if options.model == "smollm2" else Path(options.model)
     table = []
-    for threads in options.threads:
+    for model, threads in itertools.product(options.model, options.threads):
+        name, _, path = model.partition("=")
+        file = default_model() if path == "smollm2" else Path(path)
         with ExitStack() as stack:
             environment = {"GUILDLLAMA_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-            ours, peer = free_port(), free_port()
-            command = our_command(options.model, ours, options.speculate)
-            servers = [stack.enter_context(serve("guildllama", command, ours, environment))]
-            command = peer_command(options.peer, file, peer, threads)
-            servers.append(stack.enter_context(serve("llama.cpp", command, peer, {})))
+            ours = our_command(file, options.speculate)
+            servers = [stack.enter_context(serve("guildllama", ours, environment))]
+            peer = peer_command(options.peer, file, threads)
+            servers.append(stack.enter_context(serve("llama.cpp", peer, {})))
             load = os.getloadavg()[0]
             found = compare(servers, options.pairs, options.quick)
         facts = {
@@ -226,10 +226,11 @@ def main(arguments: Sequence[str]) -> int:
             "load": f"{load:.1f} to {os.getloadavg()[0]:.1f}", "date": today(),
         }  # fmt: skip
         for workload, results in found.items():
-            for line in lines(f"{options.id}.{workload}", results, facts):
+            for line in lines(f"{name}.{workload}", results, facts):
                 emit(line)
-            table.append(row(workload, threads, results))
-    sys.stdout.write("\n".join(["| workload | ours | llama.cpp | gain by the clock | by processor time |", *table, ""]))
+            table.append(row(f"{name}.{workload}, {file.stem}", threads, results))
+    head = "| workload | ours | llama.cpp | gain by the clock | by processor time |"
+    sys.stdout.write("\n".join([head, "|---|---|---|---|---|", *table, ""]))
     return 0
 
 

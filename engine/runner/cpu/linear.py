@@ -17,7 +17,7 @@ from engine.layers.lattice import find_float16_grid, find_steps
 from engine.runner.cpu.huge_pages import HugePageArena
 
 TILE, GROUP = 16, 32  # rows of a tile, columns of a group; as in matrix.h
-_ROWS_AT_ONCE = 4096  # rows packed at a time, which bounds the memory that packing needs
+_WEIGHTS_AT_ONCE = 1 << 19  # packed at a time, so that what packing needs stays in the cache
 _MAX_EXPONENT = 13  # the largest weight is scaled to just below 2**13, so that the scales use float16's range
 
 
@@ -45,8 +45,10 @@ class NativeLinear(nn.Module):
         peak = max(-float(low), float(high))
         scale = 2.0 ** (math.frexp(peak)[1] - _MAX_EXPONENT) if math.isfinite(peak) and peak > 0 else 1.0
 
+        rows_at_once = max(1, _WEIGHTS_AT_ONCE // (columns * TILE)) * TILE
+
         def pieces() -> Iterator[Tensor]:
-            return (_tiles(part).float() / scale for part in weight.split(_ROWS_AT_ONCE))
+            return (_tiles(part).float() / scale for part in weight.split(rows_at_once))
 
         centred = _pack_centred_int4(pieces()) if bits == 4 else None
         has_minimums = bits == 4 and centred is None
@@ -93,7 +95,8 @@ def _pack_centred_int4(pieces: Iterator[Tensor]) -> list[Tensor] | None:
     for weight in pieces:
         step = find_steps(weight)
         codes = (weight / step.clamp_min(1e-38)).round_()
-        if not bool(((codes * step.half().float() == weight) & (codes >= -8) & (codes <= 7)).all()):
+        low, high = codes.aminmax()
+        if low < -8 or high > 7 or not torch.equal(codes * step.half().float(), weight):
             return None
         packed.append(torch.cat((_nibbles(codes + 8), _half_bytes(step)), dim=-1))
     return packed

@@ -54,7 +54,8 @@ inline void multiply() {
 
 }  // namespace amx
 
-#elif defined(__AVX512F__) && defined(__linux__) && !defined(GUILDLLAMA_NO_AMX)
+#elif defined(__AVX512F__) && defined(__linux__) && !defined(GUILDLLAMA_NO_AMX) && \
+    (__GNUC__ >= 11 || __clang_major__ >= 12)  // older ones come with assemblers that do not know the instructions
 #define GUILDLLAMA_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
