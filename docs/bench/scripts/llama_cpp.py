@@ -103,6 +103,7 @@ def our_command(model: Path, speculate: str) -> list[str]:
     return [
         sys.executable, "-m", "engine", "--model", str(model), "--served-model-name", "model", "--device", "cpu",
         "--port", "PORT", "--max-batch", str(SLOTS), "--max-seq-len", str(CONTEXT), "--speculate", speculate,
+        "--no-repetition-guard",
     ]  # fmt: skip
 
 
@@ -148,17 +149,16 @@ def measurements(quick: bool) -> dict[str, Callable[[Server, int], float]]:
     return found
 
 
-def compare(servers: Sequence[Server], pairs: int, quick: bool) -> dict[str, dict[str, Result]]:
-    """Each workload `pairs` times by both servers in turn: workload -> server's name -> results."""
-    found: dict[str, dict[str, Result]] = {}
+def compare(servers: Sequence[Server], pairs: int, quick: bool) -> Iterator[tuple[str, dict[str, Result]]]:
+    """Each workload `pairs` times by both servers in turn: its name, and the results by the server's name."""
     for workload, measure in measurements(quick).items():
-        results = found[workload] = {server.name: Result() for server in servers}
+        results = {server.name: Result() for server in servers}
         for number in range(pairs):
             for server in servers if number % 2 else reversed(servers):
                 before = server.cpu_seconds()
                 results[server.name].values.append(measure(server, number))
                 results[server.name].cpu.append(server.cpu_seconds() - before)
-    return found
+        yield workload, results
 
 
 def lines(workload: str, results: dict[str, Result], facts: dict[str, object]) -> Iterator[dict[str, object]]:
@@ -219,16 +219,11 @@ def main(arguments: Sequence[str]) -> int:
             servers = [stack.enter_context(serve("guildllama", ours, environment))]
             peer = peer_command(options.peer, file, threads)
             servers.append(stack.enter_context(serve("llama.cpp", peer, {})))
-            load = os.getloadavg()[0]
-            found = compare(servers, options.pairs, options.quick)
-        facts = {
-            "model": file.stem, "threads": threads, "speculate": options.speculate, **machine(),
-            "load": f"{load:.1f} to {os.getloadavg()[0]:.1f}", "date": today(),
-        }  # fmt: skip
-        for workload, results in found.items():
-            for line in lines(f"{name}.{workload}", results, facts):
-                emit(line)
-            table.append(row(f"{name}.{workload}, {file.stem}", threads, results))
+            facts = {"model": file.stem, "threads": threads, "speculate": options.speculate, **machine()}
+            for workload, results in compare(servers, options.pairs, options.quick):
+                for line in lines(f"{name}.{workload}", results, facts | {"load": f"{os.getloadavg()[0]:.1f}"}):
+                    emit({**line, "date": today()})
+                table.append(row(f"{name}.{workload}, {file.stem}", threads, results))
     head = "| workload | ours | llama.cpp | gain by the clock | by processor time |"
     sys.stdout.write("\n".join([head, "|---|---|---|---|---|", *table, ""]))
     return 0

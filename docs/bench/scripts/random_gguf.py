@@ -15,12 +15,12 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
+from gguf import GGMLQuantizationType as Kind
 
 from engine.checkpoint.gguf.container import read_gguf
 from engine.checkpoint.gguf.default_model import default_model
 
 Blocks = npt.NDArray[np.uint8]  # [rows, bytes of a row]
-Kind = gguf.GGMLQuantizationType
 
 # dim, layers, heads, key/value heads, feed-forward width, vocabulary
 SHAPES = {
@@ -28,7 +28,7 @@ SHAPES = {
     "1b": (2048, 16, 32, 8, 8192, 128256),  # Llama-3.2-1B's
     "3b": (3072, 28, 24, 8, 8192, 128256),  # Llama-3.2-3B's
 }
-TYPES = ("Q4_0", "Q4_1", "Q4_K_M", "Q8_0")
+TYPES = {"Q4_0": Kind.Q4_0, "Q4_1": Kind.Q4_1, "Q4_K_M": Kind.Q4_K, "Q8_0": Kind.Q8_0}  # of most matrices, by name
 CONTEXT = 8192
 SPREAD = 0.02  # standard deviation of the weights, about
 
@@ -60,14 +60,14 @@ def write(path: Path, shape: str, kind: str, seed: int = 1) -> None:
 
 
 def _add_vocabulary(writer: Any, vocab: int) -> None:
-    """SmolLM2's, filled up with tokens that no text has."""
+    """SmolLM2's, filled up with words, so that every token of a reply is text that a server sends on."""
     metadata: Any = read_gguf(default_model()).metadata
     tokens, types = (list(metadata[f"tokenizer.ggml.{name}"]) for name in ("tokens", "token_type"))
     missing = vocab - len(tokens)
     writer.add_tokenizer_model(metadata["tokenizer.ggml.model"])
     writer.add_tokenizer_pre(metadata["tokenizer.ggml.pre"])
-    writer.add_token_list([*tokens, *(f"<|unused_{n}|>" for n in range(missing))])
-    writer.add_token_types([*types, *[5] * missing])
+    writer.add_token_list([*tokens, *(f"word{n}" for n in range(missing))])
+    writer.add_token_types([*types, *[1] * missing])
     writer.add_token_merges(metadata["tokenizer.ggml.merges"])
     writer.add_bos_token_id(metadata["tokenizer.ggml.bos_token_id"])
     writer.add_eos_token_id(metadata["tokenizer.ggml.eos_token_id"])
@@ -86,11 +86,11 @@ def _matrices(dim: int, layers: int, kv: int, ffn: int, vocab: int) -> Iterator[
 def _type_of(name: str, kind: str, layers: int, columns: int) -> Kind:
     """Q4_K_M has six bits for the output, and for values and the second feed-forward matrix in half of the layers."""
     if kind == "Q8_0" or columns % 256:  # no super-blocks
-        return Kind.Q8_0 if name == "token_embd.weight" or kind == "Q4_K_M" else Kind[kind]
+        return Kind.Q8_0 if name == "token_embd.weight" or kind == "Q4_K_M" else TYPES[kind]
     if name == "token_embd.weight":
         return Kind.Q6_K
     if kind != "Q4_K_M":
-        return Kind[kind]
+        return TYPES[kind]
     layer, matrix = int(name.split(".")[1]), name.split(".")[2]
     outer = layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
     return Kind.Q6_K if matrix in ("attn_v", "ffn_down") and outer else Kind.Q4_K

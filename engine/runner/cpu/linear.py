@@ -48,7 +48,7 @@ class NativeLinear(nn.Module):
         rows_at_once = max(1, _WEIGHTS_AT_ONCE // (columns * TILE)) * TILE
 
         def pieces() -> Iterator[Tensor]:
-            return (_tiles(part).float() / scale for part in weight.split(rows_at_once))
+            return (_tiles(part).float() / scale for part in torch.split(weight, rows_at_once))
 
         centred = _pack_centred_int4(pieces()) if bits == 4 else None
         has_minimums = bits == 4 and centred is None
