@@ -9,6 +9,7 @@ from engine.config import EngineConfig
 from engine.layers.paged_attention import Segment
 from engine.model.transformer import Transformer
 from engine.runner.cpu.forward import NativeForward
+from engine.runner.cpu.huge_pages import advise
 from engine.runner.torch_runner import TorchRunner
 
 
@@ -28,6 +29,7 @@ class NativeRunner(TorchRunner):
     ) -> None:
         super().__init__(config, model, num_kv_pages, num_host_slots)
         self.drafts_by_default = True
+        advise(self.kv.pages)
         self._forward: NativeForward | None = NativeForward(library, model, self.kv, config.num_threads)
 
     def _logits(

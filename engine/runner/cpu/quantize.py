@@ -14,6 +14,7 @@ from engine.distributed.tensor_parallel import ColumnLinear, RowLinear
 from engine.errors import ConfigError
 from engine.layers.cpu_linear import Int4Linear, Int8Linear, Norm, byte_range, has_fast_int4
 from engine.model.transformer import Block, Transformer
+from engine.runner.cpu.huge_pages import HugePageArena
 from engine.runner.cpu.linear import NativeLinear
 
 
@@ -26,14 +27,14 @@ class CpuQuantizer:
     def __init__(self, quantize: str, library: ctypes.CDLL | None) -> None:
         if library is None and (byte_range() is None or (quantize == "int4" and not has_fast_int4())):
             raise ConfigError("--quantize", expected="none, on this processor", found=quantize)
-        self._int4, self._library = quantize == "int4", library
+        self._int4, self._library, self._arena = quantize == "int4", library, HugePageArena()
 
     def block(self, block: Block) -> None:
         """Quantize one layer's matrices, and replace its norms by faster ones."""
         dtype = block.wqkv.weight.dtype
         for linear in block.linears:
             if self._library is not None:
-                _replace(linear, NativeLinear(self._library, linear.weight, 4 if self._int4 else 8))
+                _replace(linear, NativeLinear(self._library, linear.weight, 4 if self._int4 else 8, self._arena))
             elif self._int4 and Int4Linear.fits(linear.weight):
                 # Only attention needs wqkv's result in the model's dtype. The others are added to the float32 residual
                 # stream or quantized again, so they can stay in bfloat16.
@@ -48,7 +49,7 @@ class CpuQuantizer:
     def output(self, model: Transformer) -> None:
         """Quantize the output matrix to 8 bits."""
         weight, library = model.output.weight, self._library
-        _replace(model.output, Int8Linear(weight) if library is None else NativeLinear(library, weight, 8))
+        _replace(model.output, Int8Linear(weight) if library is None else NativeLinear(library, weight, 8, self._arena))
 
 
 def _replace(linear: ColumnLinear | RowLinear, quantized: nn.Module) -> None:

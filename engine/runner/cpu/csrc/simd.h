@@ -14,6 +14,7 @@ constexpr int LANES = 8;
 typedef float f32 __attribute__((vector_size(4 * LANES)));
 typedef int32_t i32 __attribute__((vector_size(4 * LANES)));
 typedef uint32_t u32 __attribute__((vector_size(4 * LANES)));
+typedef int16_t i16 __attribute__((vector_size(4 * LANES)));
 typedef int8_t i8 __attribute__((vector_size(LANES)));
 
 template <class Vector, class Scalar>
@@ -26,6 +27,14 @@ inline Vector load(const Scalar* from) {
 template <class Vector, class Scalar>
 inline void store(Scalar* to, Vector value) {
     std::memcpy(to, &value, sizeof value);
+}
+
+inline f32 multiply_add(f32 a, f32 b, f32 c) {  // a * b + c, rounded once
+#if defined(__AVX512F__)
+    return (f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+    return (f32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#endif
 }
 
 inline f32 broadcast(float value) { return f32{} + value; }
@@ -78,28 +87,5 @@ inline f32 load_half(const uint8_t* from) {  // LANES float16 numbers
     return (f32)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
 #else
     return (f32)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
-#endif
-}
-
-// sum + w · x: each lane of w holds four unsigned bytes, x has four signed ones, and their four products are added up.
-// `nibbles`: the bytes of w are below 16, so that two products fit into the 16 bits that AVX2 adds them in.
-template <bool nibbles>
-inline i32 dot_u8s8(i32 sum, u32 w, const int8_t* x) {
-    int32_t four;
-    std::memcpy(&four, x, 4);
-#if defined(__AVX512VNNI__)
-    return (i32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(four));
-#elif defined(__AVX512F__)
-    const __m512i by = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
-    if (nibbles) return sum + (i32)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, by), ones);
-    const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 0x0f0f0f0fu), by);
-    const __m512i high = _mm512_maddubs_epi16((__m512i)((w >> 4) & 0x0f0f0f0fu), by);
-    return sum + (i32)_mm512_madd_epi16(low, ones) + ((i32)_mm512_madd_epi16(high, ones) << 4);
-#else
-    const __m256i by = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-    if (nibbles) return sum + (i32)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, by), ones);
-    const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 0x0f0f0f0fu), by);
-    const __m256i high = _mm256_maddubs_epi16((__m256i)((w >> 4) & 0x0f0f0f0fu), by);
-    return sum + (i32)_mm256_madd_epi16(low, ones) + ((i32)_mm256_madd_epi16(high, ones) << 4);
 #endif
 }

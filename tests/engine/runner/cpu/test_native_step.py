@@ -1,5 +1,6 @@
 """A forward pass in compiled code equals plain torch, however it is divided into steps and batches."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,14 +52,19 @@ def test_logits_equal_plain_torch(tmp_path: Path, shape: str, quantize: str) -> 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_chunks_neighbours_and_threads_change_nothing(tmp_path: Path, shape: str) -> None:
     config, model = load(tmp_path / "model", shape)
+    steps_change_nothing(lambda threads: NativeModel(config, model, threads))
+
+
+def steps_change_nothing(make: Callable[[int], NativeModel]) -> None:
+    """`make(threads)` returns the model with empty pages."""
     ids = [number * 7 % 500 + 3 for number in range(60)]
     other = [number * 11 % 500 + 3 for number in range(60)]
-    whole = NativeModel(config, model)(ids, Segment(page_ids(0), 0, 60))
-    alone = NativeModel(config, model)
+    whole = make(1)(ids, Segment(page_ids(0), 0, 60))
+    alone = make(1)
     one_by_one = torch.cat([alone([token], Segment(page_ids(1), at, 1)) for at, token in enumerate(ids)])
     assert torch.equal(one_by_one, whole)
     for threads in (1, 2, 3):
-        together, chunks = NativeModel(config, model, threads), []
+        together, chunks = make(threads), []
         for start, end in ((0, 1), (1, 18), (18, 19), (19, 47), (47, 60)):
             # At a later position the neighbours read NaN, as their earlier ones were never written; it must not spread.
             beside = (Segment(page_ids(2), start, 1), Segment(page_ids(3), start, 1))
