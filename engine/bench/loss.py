@@ -23,7 +23,7 @@ from engine.config import EngineConfig, resolve
 from engine.layers.paged_attention import PLAIN, AttentionRule, DenseAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
-from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
+from engine.model.quantization import quantize_block, quantized_weight
 from engine.model.transformer import Block, Transformer
 from engine.runner.memory import kv_storage
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
@@ -100,7 +100,7 @@ def quantize_shuffled(block: Block) -> None:
     for layer in block.linears:
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
-        layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)
+        layer.weight[:, order] = quantized_weight(layer.weight[:, order], 4).dequantize().to(layer.weight.dtype)
 
 
 class QuantizedKVAttention(DenseAttention):

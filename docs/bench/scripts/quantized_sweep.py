@@ -22,7 +22,8 @@ from engine.kernels.linear.gemm_configs import quantized_gemm_config, quantized_
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
-from engine.model.quantization import QuantizedWeight, num_lines
+from engine.model.quantization import num_lines, quantized_weight
+from engine.model.quantized_weight import QuantizedWeight
 
 Run = Callable[[QuantizedWeight], object]
 SHAPES = {
@@ -54,7 +55,7 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Lines of one matrix [rows, k]."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    weights = [QuantizedWeight(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
+    weights = [quantized_weight(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
     scratch = torch.empty(rows, k, dtype=dtype, device=device)
     pdl = supported(device)
     yield {"tokens": 0, "kernel": "dequantize", **timed(weights, lambda weight: dequantize(weight, scratch, pdl=pdl))}

@@ -1,4 +1,4 @@
-"""Dequantizes weights (`engine.model.quantization`): a few columns inside a GEMM kernel, or a whole matrix.
+"""Dequantizes weights (`engine.model.quantized_weight`): a few columns inside a GEMM kernel, or a whole matrix.
 
 With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once, for cuBLAS.
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 
 
 @triton.jit

@@ -16,7 +16,7 @@ import triton.language as tl
 from engine.kernels.activation import gate_product
 from engine.kernels.linear.matmul import quantized_dot
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 
 _ALIGNMENT = 16  # bytes of the widest load
 

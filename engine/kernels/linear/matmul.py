@@ -4,7 +4,7 @@ The weights' rows are the M side of each tl.dot, the tokens its N side. The redu
 all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
 timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
 h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
-Quantized weights (`engine.model.quantization`) are dequantized on their way to the tensor cores.
+Quantized weights (`engine.model.quantized_weight`) are dequantized on their way to the tensor cores.
 
 Buffers hold at least BM tokens; those past the live ones may hold anything.
 """
@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from engine.kernels.activation import gate_product
 from engine.kernels.linear.dequantize import group_offset, group_scale, unpack_part
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 
 PLAIN, GATED, RESIDUAL = 0, 1, 2
 

@@ -1,4 +1,4 @@
-"""GEMV with quantized weights (`engine.model.quantization`): what `gemv` is for others.
+"""GEMV with quantized weights (`engine.model.quantized_weight`): what `gemv` is for others.
 
 A packed row is read so quickly that preparing the input would take longest. So a program computes several rows, which
 share the norm and the conversion of the input.
@@ -17,7 +17,7 @@ import triton.language as tl
 from engine.kernels.activation import gate_product
 from engine.kernels.linear.dequantize import group_offset, group_scale, unpack_part
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 
 
 @triton.jit

@@ -30,7 +30,7 @@ from engine.kernels.linear.matmul import GATED, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
 from engine.runner.cuda.collectives import ArenaFactory, Collectives

@@ -23,7 +23,7 @@ from engine.kernels.linear.gemv import DeferredValue, Push, gemv
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it

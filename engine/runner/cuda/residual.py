@@ -16,7 +16,7 @@ from engine.kernels import hidden_states
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.linear.matmul import RESIDUAL, PartialSquares
 from engine.kernels.pdl import supported
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import RMSNorm, Transformer
 from engine.runner.cuda.collectives import Collectives
 from engine.runner.cuda.linear import Linear, weight_of

@@ -10,7 +10,7 @@ from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, Par
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
 from engine.model import quantization
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantization import quantized_weight
 from tests.engine.kernels import reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -56,7 +56,7 @@ QUANTIZED_K = [64, 100, 300, 576, pytest.param(1536, marks=pytest.mark.long)]
 def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, gated: int, residual: int) -> None:
     n = 6  # two programs, the second one not full
     x, gain = random(1, k), random(k, seed=5)
-    w = QuantizedWeight(weights(2 * n if gated else n, k), bits)
+    w = quantized_weight(weights(2 * n if gated else n, k), bits)
     out = random(1, n, dtype=torch.float32, seed=9)
     expected = reference.linear(
         x, w, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=out.clone() if residual else None
@@ -70,10 +70,10 @@ def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, gated: i
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("k", QUANTIZED_K)
 def test_a_quantized_matrix_is_dequantized(k: int, bits: int) -> None:
-    w = QuantizedWeight(weights(21, k), bits)
+    w = quantized_weight(weights(21, k), bits)
     out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
     dequantize(w, out, pdl=PDL, block=2)
-    torch.testing.assert_close(out.float(), quantization.dequantize(w), **CLOSE)
+    torch.testing.assert_close(out.float(), w.dequantize(), **CLOSE)
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -110,7 +110,7 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
 def test_few_tokens_with_quantized_weights(kind: int, k: int, bits: int) -> None:
     """Ragged tiles, splits of unequal length, one or two lines a step."""
     bm, n = 16, 40
-    x, w, gain = random(bm, k), QuantizedWeight(weights(2 * n if kind == GATED else n, k), bits), random(n, seed=5)
+    x, w, gain = random(bm, k), quantized_weight(weights(2 * n if kind == GATED else n, k), bits), random(n, seed=5)
     before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
     expected = reference.linear(x, w, gated=kind == GATED, residual=before if kind == RESIDUAL else None)
@@ -144,14 +144,14 @@ def test_the_quantization_error(k: int) -> None:
     normal = random(32, k, dtype=torch.float32)
     for w, int4_limit in ((normal, 0.08), (normal * normal.abs(), 0.12)):
         for bits, limit in ((8, 0.03), (4, int4_limit)):
-            quantized = QuantizedWeight(w, bits)
-            assert (quantization.dequantize(quantized) - w).norm() < limit * w.norm()
+            quantized = quantized_weight(w, bits)
+            assert (quantized.dequantize() - w).norm() < limit * w.norm()
             num_bytes = sum(buffer.numel() * buffer.element_size() for buffer in quantized.buffers())
             assert num_bytes == quantization.quantized_bytes(32, k, bits)
     flat = torch.zeros(4, k, device=DEVICE)
     flat[1] = 3.0
     for bits in (8, 4):
-        torch.testing.assert_close(quantization.dequantize(QuantizedWeight(flat, bits)), flat, rtol=4e-3, atol=0)
+        torch.testing.assert_close(quantized_weight(flat, bits).dequantize(), flat, rtol=4e-3, atol=0)
 
 
 @pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])

@@ -9,7 +9,7 @@ from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemv import gemv
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantization import quantized_weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights
 
@@ -72,7 +72,7 @@ def test_gelu_in_the_products(bits: int) -> None:
     k, n, bm = 100, 6, 16
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
-    quantized = QuantizedWeight(matrix, 4)
+    quantized = quantized_weight(matrix, 4)
     expected = reference.linear(x, quantized if bits == 4 else matrix, gated=True, gelu=True)
     out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
     if bits == 4:

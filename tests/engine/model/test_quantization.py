@@ -11,7 +11,7 @@ from engine.bench.random_model import RandomCheckpoint, spec
 from engine.config import resolve
 from engine.errors import ConfigError
 from engine.model.loader import load_model
-from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
+from engine.model.quantization import quantize_block, quantized_weight
 from engine.runner.memory import kv_bytes_per_page
 from engine.runner.weight_memory import quantized_weight_bytes
 
@@ -61,7 +61,7 @@ def test_4_bit_codes_of_a_file_are_kept(dtype: torch.dtype, group: int) -> None:
     generator = torch.Generator().manual_seed(4)
     codes = (torch.randn(48, 512, generator=generator) * 1.5).round().clamp(-8, 7)
     steps = ((torch.rand(48, 512 // group, generator=generator) + 0.3) / 50).half().float().repeat_interleave(group, 1)
-    error = (dequantize(QuantizedWeight((codes * steps).to(dtype), 4)) - codes * steps).abs()
+    error = (quantized_weight((codes * steps).to(dtype), 4).dequantize() - codes * steps).abs()
     unit = steps.amax(1, keepdim=True) / 255
     rounded = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}[dtype] * (codes * steps).abs()
     assert bool((error <= codes.abs() * unit * (0.51 if group < 512 else 0.0) + rounded).all())
@@ -74,7 +74,7 @@ def test_4_bit_codes_with_zero_points_are_nearly_kept(dtype: torch.dtype) -> Non
     zeros = torch.randint(3, 12, (48, 4), generator=generator).repeat_interleave(128, 1)
     steps = ((torch.rand(48, 4, generator=generator) + 0.5) / 50).half().float().repeat_interleave(128, 1)
     weight = (codes - zeros) * steps
-    error = (dequantize(QuantizedWeight(weight.to(dtype), 4)) - weight).abs() / steps
+    error = (quantized_weight(weight.to(dtype), 4).dequantize() - weight).abs() / steps
     assert float(error.square().mean().sqrt()) < 1 / 40
 
 
