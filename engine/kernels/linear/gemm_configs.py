@@ -41,6 +41,26 @@ def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
     return (2 if kind == GATED else 4), 32, 4
 
 
+def eight_bit_gemv_config(kind: int) -> tuple[int, int, int]:
+    """(rows of a program, lines of a block, warps) of the GEMV with weights of 8 bits."""
+    return (2 if kind == GATED else 4), 32, 4
+
+
+def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) -> GemmConfig:
+    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns."""
+    n = rows // 2 if kind == GATED else rows
+    bn = 64 if n >= 1024 else 32
+    bk = 64 if k >= 1024 else 32
+    split = 1
+    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k, 8) * 32 // bk >= 8 * split:
+        split *= 2
+    stage_bytes = bk * 2 * (bn * (2 if kind == GATED else 1) + 2 * bm)
+    stages = 4
+    while stages > 2 and stages * stage_bytes > shared:
+        stages -= 1
+    return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=4)
+
+
 def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:
     """The GEMM's tiling with weights of `bits` bits.
 

@@ -22,6 +22,7 @@ from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
 from engine.layers.paged_attention import AttentionRule
 from engine.layers.paged_kv import PagedKV
+from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
@@ -89,9 +90,9 @@ class CudaAttention:
         return self._kv
 
     @property
-    def is_unquantized(self) -> bool:
-        """Whether keys and values are stored in the model's dtype."""
-        return self.kv.pages.dtype == self._dtype
+    def stores_elements(self) -> bool:
+        """Whether keys and values are stored element by element, without scales of vectors."""
+        return self.kv.scales is None
 
     @property
     def num_qk_rows(self) -> int:
@@ -150,20 +151,22 @@ class CudaAttention:
         state: BatchState,
         h: Tensor,
         gain: Tensor,
-        weight: Tensor,
+        weight: Tensor | EightBitWeight,
         qkv: Tensor,
         out: Tensor,
     ) -> DeferredValue:
-        """Attention of a step of one slot, and its value projection weight · norm(h), in one kernel.
+        """Attention of a step of one slot, and its value projection by the last rows of wqkv's `weight`, in one kernel.
 
-        Reads query and key from qkv and writes the value into it. The attention is `out` plus the returned term.
+        Reads query and key from qkv and writes norm(h)'s value into it. The attention is `out` plus the returned term.
         """
         cos, sin = self._rope[layer]
         fused_decode_value_proj(
             qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
             state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
-            config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
+            config=self._split_config(BatchShape(1, 0)),
+            block=2048 if isinstance(weight, EightBitWeight) else 1024, first_row=self.num_qk_rows,
+            rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
         return DeferredValue(self._value_weight, qkv[:, self.num_qk_rows :], self.heads // self.kv_heads, self.head_dim)
 
