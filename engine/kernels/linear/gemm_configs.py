@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import triton
 
-from engine.kernels.linear.matmul import GATED, GemmConfig
+from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig
 from engine.model.quantization import num_lines
 
 FUSED_TOKENS = 128
@@ -41,24 +41,38 @@ def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
     return (2 if kind == GATED else 4), 32, 4
 
 
-def eight_bit_gemv_config(kind: int) -> tuple[int, int, int]:
+def eight_bit_gemv_config(k: int, kind: int) -> tuple[int, int, int]:
     """(rows of a program, lines of a block, warps) of the GEMV with weights of 8 bits."""
-    return (2 if kind == GATED else 4), 32, 4
+    if kind == GATED:
+        return 2, 16, 2
+    if kind != RESIDUAL:
+        return 4, 16, 2
+    return (8, 16, 2) if k >= 8192 else (8, 32, 4)
 
 
 def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) -> GemmConfig:
-    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns."""
+    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns.
+
+    With few tokens a step takes many words, as little else is read. With many, most of what a program reads are tokens,
+    which a tile of 128 rows shares.
+    """
     n = rows // 2 if kind == GATED else rows
-    bn = 64 if n >= 1024 else 32
-    bk = 64 if k >= 1024 else 32
+    bn, bk, stages, warps = 64, 64, 4, 4
     split = 1
     while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k, 8) * 32 // bk >= 8 * split:
         split *= 2
+    if n < 1024 or k < 1024:
+        bn, bk = 32, 32
+    elif (bm <= 16 and split == 1) or (bm <= 32 and kind == GATED):
+        bk, stages = 128, 3
+    elif (bm == 64 and (split == 1 or k >= 8192)) or (bm == 128 and kind == PLAIN):
+        bn, stages, warps = 128, 3, 8
+    elif bm == 128:
+        bk = 32
     stage_bytes = bk * 2 * (bn * (2 if kind == GATED else 1) + 2 * bm)
-    stages = 4
     while stages > 2 and stages * stage_bytes > shared:
         stages -= 1
-    return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=4)
+    return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=warps)
 
 
 def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:

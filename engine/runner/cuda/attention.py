@@ -15,6 +15,7 @@ from engine.kernels.attention.attention_rules import LARGE_HEAD, padded_head
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.kv_quantization import is_packed
 from engine.kernels.attention.prefix_attention import prefix_attention
 from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
@@ -28,6 +29,7 @@ from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
+_LARGE_SHARED_BYTES = 160 << 10  # of a program, on cards for data centres
 
 
 def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
@@ -53,7 +55,12 @@ class CudaAttention:
     def __init__(self, config: EngineConfig, model: Transformer, block: Block, max_slots: int) -> None:
         self._gpu, self._pdl, self._eps = config.device.type == "cuda", supported(config.device), model.spec.norm_eps
         self.heads, self.kv_heads, self.head_dim = block.heads, block.kv_heads, block.head_dim
-        self._dtype = config.dtype
+        # A tile of 64 positions is 64 KiB of keys and values in two stages.
+        properties = torch.cuda.get_device_properties(config.device) if self._gpu else None
+        self._takes_large_tiles = (
+            config.dtype.itemsize == 2
+            and getattr(properties, "shared_memory_per_block_optin", 0) >= _LARGE_SHARED_BYTES
+        )
 
         def floats(*shape: int) -> Tensor:
             return torch.zeros(shape, device=config.device)
@@ -176,16 +183,23 @@ class CudaAttention:
         )
 
     def _split_config(self, shape: BatchShape) -> SplitConfig:
-        """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100."""
+        """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100 and an H200."""
         slots, kv_heads = shape.num_slots, self.kv_heads
         if not self._gpu:
             return SplitConfig(target_splits=2 * slots, tile_tokens=16, min_tiles=2)
         if shape.num_tokens == 1:
             return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=16, stages=3, min_tiles=4)
+        packed = is_packed(self.kv.k[0])
         if self.heads != kv_heads:
-            return SplitConfig(target_splits=max(slots, -(-_MIN_PROGRAMS // 2 // kv_heads)), min_tiles=4)
+            splits = max(slots, -(-_MIN_PROGRAMS // 2 // kv_heads))
+            if self.head_dim > LARGE_HEAD or not (packed or self._takes_large_tiles):
+                return SplitConfig(target_splits=splits, min_tiles=4)
+            if packed:
+                return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, min_tiles=2)
+            return SplitConfig(target_splits=splits, tile_tokens=64, min_tiles=2)
         if slots * kv_heads < _MIN_PROGRAMS // 2:
             return SplitConfig(target_splits=-(-_MIN_PROGRAMS // 2 // kv_heads), tile_tokens=16, warps=2, stages=3)
-        return SplitConfig(
-            target_splits=max(slots, -(-_MIN_PROGRAMS // kv_heads)), tile_tokens=16, warps=2, stages=4, lanes=16
-        )
+        splits = max(slots, -(-_MIN_PROGRAMS // kv_heads))
+        if packed and self.head_dim <= LARGE_HEAD:
+            return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, lanes=16)
+        return SplitConfig(target_splits=splits, tile_tokens=16, warps=2, stages=4, lanes=16)

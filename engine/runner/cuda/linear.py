@@ -82,7 +82,7 @@ class Linear:
         """
         weight = weight_of(layer)
         if isinstance(weight, EightBitWeight):
-            rows, block, warps = eight_bit_gemv_config(kind)
+            rows, block, warps = eight_bit_gemv_config(weight.shape[1], kind)
             eight_bit_gemv(
                 x[:1], weight.words, weight.scales, out[:1], fp8=weight.fp8, gain=gain, eps=self._eps,
                 gated=kind == GATED, gelu=self._gelu, residual=kind == RESIDUAL, deferred=deferred, num_rows=num_rows,
