@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.bench.report import emit
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.layers.fp8_tokens import rounded_tokens
 from engine.layers.paged_attention import PLAIN, AttentionRule, DenseAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
@@ -34,6 +35,7 @@ PROMPT_LEN = 160  # tokens of the first step: enough for the kernels for many to
 VARIANTS = {
     "int8": ("int8", "auto"),
     "fp8": ("fp8", "auto"),
+    "fp8-both": ("fp8-both", "auto"),  # all activations in fp8, too, as the kernels have a prompt's; plain torch only
     "int4": ("int4", "auto"),
     "int4-shuffled": ("int4-shuffled", "auto"),
     "kv-int8": ("none", "int8"),
@@ -64,9 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     texts = read_texts(checkpoint, tokens, options.text)
     rows = len(texts) if options.together else 1
     config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=rows)
-    for line in lines(
-        config, checkpoint, texts, options.variants or list(VARIANTS), options.plain or config.device.type != "cuda"
-    ):
+    plain = options.plain or config.device.type != "cuda"
+    names = options.variants or [name for name in VARIANTS if plain or name != "fp8-both"]
+    for line in lines(config, checkpoint, texts, names, plain):
         emit({"model": options.model, **line})
     return 0
 
@@ -100,6 +102,8 @@ def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer
     """The model with its weights quantized as on a GPU, on any device."""
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, quantize_shuffled)
+    if config.quantize == "fp8-both":
+        return load_model(config, checkpoint, quantize_both)
     bits = {"int8": 8, "fp8": 8, "int4": 4}.get(config.quantize)
     quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8") if bits else None
     return load_model(config, checkpoint, quantize)
@@ -115,6 +119,27 @@ def quantize_shuffled(block: Block) -> None:
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
         layer.weight[:, order] = quantized_weight(layer.weight[:, order], 4).dequantize().to(layer.weight.dtype)
+
+
+class RoundedInput(nn.Module):
+    """A quantized weight whose input is in fp8, too."""
+
+    def __init__(self, weight: nn.Module) -> None:
+        super().__init__()
+        self._weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [T, columns] -> [T, rows]."""
+        result: Tensor = self._weight(rounded_tokens(x))
+        return result
+
+
+def quantize_both(block: Block) -> None:
+    """Quantize a block's weights and its products' inputs to fp8."""
+    quantize_block(block, 8, fp8=True)
+    for layer in block.linears:
+        if layer.quantized is not None:
+            layer.quantized = RoundedInput(layer.quantized)
 
 
 class QuantizedKVAttention(DenseAttention):
