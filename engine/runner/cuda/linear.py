@@ -20,12 +20,18 @@ from engine.kernels.linear.gemm_configs import (
     token_block,
 )
 from engine.kernels.linear.gemv import DeferredValue, Push, gemv
+from engine.kernels.linear.int4_configs import int4_gemv_config, int4_matmul_config, int4_prompt_config
+from engine.kernels.linear.int4_dequantize import int4_dequantize
+from engine.kernels.linear.int4_gemv import int4_gemv
+from engine.kernels.linear.int4_matmul import ADD, int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
+from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
+INT4_PROMPT_TOKENS = 1024  # up to which our GEMM reads 4-bit weights as they are; for more they are dequantized first
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 
 
@@ -63,6 +69,13 @@ class Linear:
         `num_rows`: only the first rows of the matrix. It, `deferred` and `push` are not for quantized weights.
         """
         weight = weight_of(layer)
+        if isinstance(weight, Int4Weight):
+            height, warps, ahead = int4_gemv_config(*weight.shape, kind)
+            int4_gemv(
+                x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
+                residual=kind == RESIDUAL, pdl=self._pdl, height=height, warps=warps, ahead=ahead,
+            )  # fmt: skip
+            return
         if isinstance(weight, QuantizedWeight):
             rows, block, warps = quantized_gemv_config(kind)
             quantized_gemv(
@@ -99,6 +112,12 @@ class Linear:
         weight = weight_of(layer)
         kind = RESIDUAL if squares_out is not None else kind
         rows, k = weight.shape
+        if isinstance(weight, Int4Weight):
+            return int4_matmul(
+                x, weight, out, int4_matmul_config(rows, k, kind, bm, self._shared_bytes), self._scratch, bm=bm,
+                kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
+                squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
+            )  # fmt: skip
         if isinstance(weight, QuantizedWeight):
             config = quantized_gemm_config(rows, k, kind, bm, weight.bits, self._shared_bytes)
         else:
@@ -118,12 +137,22 @@ class Linear:
             self.gemv(x, layer, out)
         elif tokens <= FUSED_TOKENS // 2 and not (self._single_rank and isinstance(weight_of(layer), Tensor)):
             self.small_gemm(padded(x), layer, padded(out), token_block(tokens))
-        else:
+        elif not self._prompt_gemm(x, layer, out, PLAIN):
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
-        """Many tokens: h += x · weightᵀ, by cuBLAS."""
-        h.addmm_(x, self._dequantized(layer).T)
+        """Many tokens: h += x · weightᵀ."""
+        if not self._prompt_gemm(x, layer, h, ADD):
+            h.addmm_(x, self._dequantized(layer).T)
+
+    def _prompt_gemm(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
+        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is faster."""
+        weight, tokens = weight_of(layer), x.shape[0]
+        if not isinstance(weight, Int4Weight) or tokens > INT4_PROMPT_TOKENS:
+            return False
+        bm, config = int4_prompt_config(tokens, self._shared_bytes)
+        int4_matmul(x, weight, out, config, self._scratch, bm=bm, kind=kind, pdl=self._pdl, tokens=tokens)
+        return True
 
     def _dequantized(self, layer: nn.Module) -> Tensor:
         """The matrix in a dtype that cuBLAS multiplies; valid until the next call."""
@@ -131,7 +160,10 @@ class Linear:
         if not isinstance(weight, QuantizedWeight):
             return weight
         matrix = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
-        dequantize(weight, matrix, pdl=self._pdl)
+        if isinstance(weight, Int4Weight):
+            int4_dequantize(weight, matrix, pdl=self._pdl)
+        else:
+            dequantize(weight, matrix, pdl=self._pdl)
         return matrix
 
 
