@@ -1,136 +1,118 @@
-"""4-bit weights for GPUs: 4.5 bits a weight with the groups' scales. This module knows tensors, no kernels.
+"""4-bit weights for GPUs: 4.5 or 5 bits a weight with the groups' scales, stored in the order the matrix unit reads.
 
-Each row has one float32 scale; each group of 32 columns of a row also has a scale and a zero point of 8 bits each,
-chosen for the smallest squared error. docs/performance.md has the loss of accuracy.
+A group is 32 columns of a row: w = row_scale * (scale * (code - zero) + offset) with code 0 … 15 and row_scale a power
+of two. Three formats say what a group stores:
 
-Layout: a row is a sequence of lines, each 32 words of 16 bits. A word packs 4 columns that are 32 apart: bits
-[4 * p, 4 * p + 4) of word j in line l are column (l * 4 + p) * 32 + j. So unpacking part p of a line gives 32
-consecutive columns, which are one group. The last line is padded.
+- SCALE: scale as float16; zero is 8, offset 0 (GGUF's Q4_0, symmetric GPTQ).
+- ZERO: 16 bits that are scale as float16, but for the low 4 bits, which are zero. Weights that we round have it.
+- OFFSET: scale and offset as float16; zero is 8 (GGUF's Q4_1 and Q4_K, AWQ, other GPTQ).
+
+Layout: a matrix is padded to whole tiles of 8 rows and 256 columns. `words` int16 [row tiles, column tiles, 2, 8, 32]:
+word m of half h and row r has 4 codes, bits [4 * p, 4 * p + 4) of it being column h * 128 + p * 32 + COLUMN_OF_WORD[m]
+of the tile. So a thread of a warp that reads 8 words, as its 16 bytes, holds just the pairs of columns that are its
+part of a tensor core's operand: nothing is exchanged between threads. `groups` int32 [row tiles, column tiles, planes,
+8, 4]: two groups of a row each, the first in the low half; plane 0 has the scales, plane 1 the offsets.
+
+This module knows tensors, no kernels; `int4_groups` finds the groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.layers.lattice import find_steps
+from engine.model.int4_groups import GROUP, OFFSET, ZERO, find_groups
 from engine.model.quantized_weight import QuantizedWeight, row_chunks
 
-LINE = 32  # words in a line; also the columns in a group
-_PARTS = 4  # columns in a word
-ZERO_POINT_UNIT = 16  # zero points are stored in units of 16 row scales, group scales in units of one
-RANGE_FACTORS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # fractions of a group's range that are tried
-# Weights that were decoded from 4-bit codes are rounded to their dtype. So one may be off a multiple of its step by
-# this part of itself: half a unit in the last place, and as much for the step, which is taken from such weights.
-_ROUNDING = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+TILE_ROWS: Final = 8
+TILE_COLUMNS: Final = 256
+_TILE_GROUPS: Final = TILE_COLUMNS // GROUP
+# Thread t of the four that share a row holds the columns 2t and 2t + 1 of each 8.
+COLUMN_OF_WORD: Final = tuple(8 * pair + 2 * thread + bit for thread in range(4) for pair in range(4) for bit in (0, 1))
 
 
 class Int4Weight(QuantizedWeight):
-    """w = row_scale * (group_scale * (nibble - 8) + 16 * zero_point).
-
-    `words`: int16 [rows, lines * 32]. `scales`: float32 [rows]. `groups`: int32 [rows, lines * 2]; entry 2l + h holds
-    the groups of parts 2h (low 16 bits) and 2h + 1 (high 16 bits) of line l, each as group_scale (0 … 255) in the low
-    byte and zero_point (-128 … 127) in the high byte.
-    """
+    """`words` and `groups` as above, `format` of all groups. `scales`: float32 [rows], powers of two."""
 
     bits = 4
 
     def __init__(self, weight: Tensor) -> None:
+        """`weight` [rows, columns], kept as it is where it was 4-bit codes, else rounded."""
         super().__init__()
         self.shape = weight.shape
-        rows, columns = weight.shape
-        lines, device = num_lines(columns), weight.device
-        words = torch.empty(rows, lines * LINE, dtype=torch.int16, device=device)
-        groups = torch.empty(rows, 2 * lines, dtype=torch.int32, device=device)
-        scales = torch.empty(rows, device=device)
-        for chunk in row_chunks(weight):
-            words[chunk], scales[chunk], groups[chunk] = quantize_int4(weight[chunk])
-        self.register_buffer("words", words)
-        self.register_buffer("scales", scales)
-        self.register_buffer("groups", groups)
+        found = [find_groups(_padded(weight[chunk])) for chunk in row_chunks(weight)]
+        formats = {each.format for each in found}
+        self.format = OFFSET if len(formats) > 1 else formats.pop()
+        found = [each.converted(self.format) for each in found]
+        self.register_buffer("words", torch.cat([_words(each.codes) for each in found]))
+        self.register_buffer("scales", torch.cat([each.row_scales for each in found])[: len(weight)].clone())
+        self.register_buffer("groups", torch.cat([_group_words(torch.stack(each.planes())) for each in found]))
+
+    @property
+    def planes(self) -> int:
+        """16-bit numbers of a group."""
+        return 2 if self.format == OFFSET else 1
 
     def dequantize(self) -> Tensor:
         """The matrix in float32, [rows, columns]."""
         rows, columns = self.shape
-        shifts = torch.arange(_PARTS, device=self.words.device, dtype=torch.int32)[:, None] * 4
-        codes = (self.words.view(rows, -1, 1, LINE).int() >> shifts) & 15
-        groups = torch.stack((self.groups, self.groups >> 16), -1).view(rows, -1, _PARTS, 1)
-        group_scale, zero_point = groups & 255, groups << 16 >> 24
-        w = ((codes - 8) * group_scale + zero_point * ZERO_POINT_UNIT).float()
-        return (w.view(rows, -1) * self.scales[:, None])[:, :columns]
+        order = torch.tensor(COLUMN_OF_WORD, device=self.words.device).argsort()
+        words = self.words[..., order].int()
+        codes = torch.stack([(words >> 4 * part) & 15 for part in range(4)], 3)  # [rows, columns, half, part, 8, 32]
+        codes = codes.permute(0, 4, 1, 2, 3, 5).reshape(-1, self.words.shape[1] * _TILE_GROUPS, GROUP).float()
+        scale, zero, offset = (each[..., None].float() for each in self._group_terms())
+        w = (codes - zero) * scale + offset
+        return w.reshape(len(w), -1)[:rows, :columns] * self.scales[:, None]
+
+    def add_offsets(self) -> None:
+        """Change the format to OFFSET, with the same weights."""
+        if self.format != OFFSET:
+            scale, zero, _ = self._group_terms()
+            offset = ((8 - zero) * scale.float()).half()
+            self.groups = _group_words(torch.stack((scale.view(torch.int16), offset.view(torch.int16))))
+            self.format = OFFSET
+
+    def _group_terms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(scale float16, zero int16, offset float16) of each group [padded rows, groups]."""
+        pairs = torch.stack((self.groups, self.groups >> 16), -1).flatten(-2).to(torch.int16)
+        planes = pairs.permute(2, 0, 3, 1, 4).reshape(self.planes, len(pairs) * TILE_ROWS, -1)
+        scale, zero = planes[0], torch.full_like(planes[0], 8)
+        if self.format == ZERO:
+            scale, zero = scale & -16, scale & 15
+        offset = planes[1] if self.format == OFFSET else torch.zeros_like(scale)
+        return scale.view(torch.float16), zero, offset.view(torch.float16)
 
 
-def num_lines(columns: int) -> int:
-    """Lines of a row."""
-    return -(-columns // (LINE * _PARTS))
+def num_tiles(rows: int, columns: int) -> tuple[int, int]:
+    """Tiles of a matrix: of rows, of columns."""
+    return -(-rows // TILE_ROWS), -(-columns // TILE_COLUMNS)
 
 
 def int4_bytes(rows: int, columns: int) -> int:
-    """Bytes of an `Int4Weight`'s buffers."""
-    return rows * (4 + num_lines(columns) * (LINE * 2 + 8))
+    """Bytes of an `Int4Weight`'s buffers where a group stores 16 bits."""
+    row_tiles, column_tiles = num_tiles(rows, columns)
+    return 4 * rows + row_tiles * column_tiles * TILE_ROWS * (TILE_COLUMNS // 2 + _TILE_GROUPS * 2)
 
 
-def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Group-wise: weight [n, columns] -> (words, scales, groups).
-
-    Each fraction in RANGE_FACTORS of a group's range gives candidate codes, whose group scale and zero point are then
-    fitted by least squares. The candidate with the smallest squared error is kept, so outliers are clipped where that
-    serves the other weights. Groups that were 4-bit codes in a file are also tried with their own step, which keeps the
-    codes: only the step is rounded, to 8 bits.
-    """
+def _padded(weight: Tensor) -> Tensor:
+    """[rows, columns] -> [whole tiles of rows, groups, GROUP]."""
     rows, columns = weight.shape
-    w = F.pad(weight.float(), (0, -columns % (LINE * 4))).view(rows, -1, LINE)
-    low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
-    step = find_steps(w, _ROUNDING.get(weight.dtype, 2.0**-20))
-    # The row scale must let 8 bits hold the widest group's scale, and the zero point of a group on one side of 0.
-    scales = torch.maximum((high - low) / (15 * 255), (high + low).abs() / (2 * ZERO_POINT_UNIT * 120)).amax(
-        1, keepdim=True
-    )
-    scales = torch.maximum(scales, step.amax(1, keepdim=True) / 255).clamp_min_(1e-12)
-    w, low, high, step = (each / scales for each in (w, low, high, step))  # from here on in units of the row scale
-    mean = w.mean(-1, keepdim=True)
-    best_error, best_codes = torch.full_like(mean, torch.inf), torch.zeros_like(w)
-    best_groups = torch.zeros_like(mean, dtype=torch.int32)
-    for group_scale, offset in _candidates(low, high, step):
-        codes = _round_to_codes(w, group_scale, offset)
-        centred = codes - (mean_code := codes.mean(-1, keepdim=True))
-        slope = (centred * (w - mean)).sum(-1, keepdim=True) / centred.square().sum(-1, keepdim=True).clamp_min_(1e-9)
-        group_scale = slope.round_().clamp_(0, 255)
-        zero_point = ((mean - group_scale * mean_code) / ZERO_POINT_UNIT).round_().clamp_(-128, 127)
-        codes = _round_to_codes(w, group_scale, zero_point * ZERO_POINT_UNIT)
-        fitted = (codes * group_scale).add_(zero_point * ZERO_POINT_UNIT)
-        error = fitted.sub_(w).square_().sum(-1, keepdim=True)
-        better = error < best_error
-        best_error, best_codes = torch.where(better, error, best_error), torch.where(better, codes, best_codes)
-        packed_group = group_scale.int() | (zero_point.int() & 255) << 8
-        best_groups = torch.where(better, packed_group, best_groups)
-    pairs = best_groups.view(rows, -1, 2)
-    return _pack_words(best_codes.view(rows, -1) + 8), scales.flatten(), pairs[..., 0] | pairs[..., 1] << 16
+    padded = F.pad(weight, (0, -columns % TILE_COLUMNS, 0, -rows % TILE_ROWS))
+    return padded.view(len(padded), -1, GROUP)
 
 
-def _candidates(low: Tensor, high: Tensor, step: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The group scales that are tried, each with what the middle code stands for."""
-    for fraction in RANGE_FACTORS:
-        group_scale = (high - low) * (fraction / 15)
-        yield group_scale, (low + high + group_scale) / 2
-    if bool((step > 0).any()):
-        symmetric = (low > -8.5 * step) & (high < 7.5 * step)
-        lowest = (low / torch.where(step > 0, step, 1.0)).round_() * step
-        yield step, torch.where(symmetric, 0.0, lowest + 8 * step)
+def _words(codes: Tensor) -> Tensor:
+    """uint8 codes [rows, groups, GROUP] -> words."""
+    order = torch.tensor(COLUMN_OF_WORD, device=codes.device)
+    tiles = codes.view(-1, TILE_ROWS, codes.shape[1] // _TILE_GROUPS, 2, 4, GROUP)[..., order].int()
+    words = tiles[..., 0, :] | tiles[..., 1, :] << 4 | tiles[..., 2, :] << 8 | tiles[..., 3, :] << 12
+    return (words << 16 >> 16).to(torch.int16).permute(0, 2, 3, 1, 4).contiguous()
 
 
-def _round_to_codes(w: Tensor, group_scale: Tensor, offset: Tensor) -> Tensor:
-    """The nearest nibbles minus 8 (-8 … 7) for w = group_scale * code + offset."""
-    return ((w - offset) / torch.where(group_scale == 0, 1.0, group_scale)).round_().clamp_(-8, 7)
-
-
-def _pack_words(q: Tensor) -> Tensor:
-    """Nibbles [n, columns] -> int16 words [n, lines * LINE]; padding stands for weight 0."""
-    q = F.pad(q, (0, -q.shape[1] % (LINE * _PARTS)), value=8).view(len(q), -1, _PARTS, LINE).int()
-    words = q[:, :, 0]
-    for part in range(1, _PARTS):
-        words = words | q[:, :, part] << (4 * part)
-    return (words << 16 >> 16).to(torch.int16).flatten(1)
+def _group_words(planes: Tensor) -> Tensor:
+    """int16 [planes, rows, groups] -> groups."""
+    pairs = planes.view(len(planes), -1, TILE_ROWS, planes.shape[2] // _TILE_GROUPS, 4, 2).int()
+    return ((pairs[..., 0] & 0xFFFF) | pairs[..., 1] << 16).permute(1, 3, 0, 2, 4).contiguous()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.model import eight_bit_weight, int4_weight
 from engine.model.eight_bit_weight import Fp8Weight, Int8Weight, eight_bit_bytes
 from engine.model.int4_weight import Int4Weight, int4_bytes
 from engine.model.quantized_weight import QuantizedWeight
@@ -22,11 +21,6 @@ def quantized_weight(weight: Tensor, bits: int, *, fp8: bool = False) -> Quantiz
     if bits == 4:
         return Int4Weight(weight)
     return Fp8Weight(weight) if fp8 else Int8Weight(weight)
-
-
-def num_lines(columns: int, bits: int) -> int:
-    """Lines of a row, each 32 words of 16 bits."""
-    return (int4_weight if bits == 4 else eight_bit_weight).num_lines(columns)
 
 
 def quantized_bytes(rows: int, columns: int, bits: int) -> int:

@@ -36,7 +36,7 @@ class QuantizedWeight(nn.Module):
 
 
 def row_chunks(weight: Tensor) -> list[slice]:
-    """Runs of rows of weight [rows, columns] that are quantized at a time."""
+    """Runs of rows of weight [rows, columns] that are quantized at a time; all but the last are a multiple of 8."""
     rows, columns = weight.shape
-    step = max(1, _CHUNK_WEIGHTS // columns)
+    step = max(8, _CHUNK_WEIGHTS // columns // 8 * 8)
     return [slice(start, start + step) for start in range(0, rows, step)]

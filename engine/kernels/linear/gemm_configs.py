@@ -2,7 +2,7 @@
 
 One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
 The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
-behind them. Tilings for quantized weights follow from the registers and shared memory that the compiler reports.
+behind them. Tilings for weights of 8 bits were measured on an H200.
 
 In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, GATED, RESIDUAL), `bm` the
 tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may
@@ -16,7 +16,7 @@ from dataclasses import replace
 import triton
 
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig
-from engine.model.quantization import num_lines
+from engine.model.eight_bit_weight import num_lines
 
 FUSED_TOKENS = 128
 _MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
@@ -34,11 +34,6 @@ def gemv_config(k: int, kind: int) -> tuple[int, int]:
         return min(1024, max_block), max(1, min(4, max_block // 128))
     block = min(2048, max_block)
     return block, max(1, min(8, block // 128))
-
-
-def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
-    """(rows of a program, lines of a block, warps) of the GEMV with quantized weights."""
-    return (2 if kind == GATED else 4), 32, 4
 
 
 def eight_bit_gemv_config(k: int, kind: int) -> tuple[int, int, int]:
@@ -59,7 +54,7 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) ->
     n = rows // 2 if kind == GATED else rows
     bn, bk, stages, warps = 64, 64, 4, 4
     split = 1
-    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k, 8) * 32 // bk >= 8 * split:
+    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k) * 32 // bk >= 8 * split:
         split *= 2
     if n < 1024 or k < 1024:
         bn, bk = 32, 32
@@ -73,28 +68,6 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) ->
     while stages > 2 and stages * stage_bytes > shared:
         stages -= 1
     return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=warps)
-
-
-def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:
-    """The GEMM's tiling with weights of `bits` bits.
-
-    A step takes one or two lines of words; K is split until there are two programs for each multiprocessor; and the
-    pipeline is as deep as shared memory allows.
-    """
-    n, lines = (rows // 2 if kind == GATED else rows), num_lines(k, bits)
-    bn = 64 if n >= 1024 else 32
-    two_lines = lines % 2 == 0 and kind != GATED and (bits == 8 or bm <= 32)
-    bk = 64 if two_lines else 32
-    split = 1
-    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and lines * 32 // bk >= 8 * split:
-        split *= 2
-    # Bytes of one line in the pipeline, with activations of up to 32 bits.
-    height = bn * (2 if kind == GATED else 1)
-    line_bytes = height * (64 + (8 if bits == 4 else 0)) + 512 // bits * bm * 4
-    for stages, width in ((4, bk), (3, bk), (2, bk), (4, 32), (3, 32), (2, 32)):
-        if stages * line_bytes * width // 32 <= shared:
-            return GemmConfig(bn=bn, bk=width, split=split, stages=stages, warps=4)
-    return GemmConfig(bn=bn, bk=32, split=split, stages=1, warps=4)
 
 
 def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared: int) -> GemmConfig:
