@@ -88,7 +88,8 @@ def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, quantize_shuffled)
     bits = {"int8": 8, "int4": 4}.get(config.quantize)
-    return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None)
+    exact = bits is not None and checkpoint.spec.quantization is not None
+    return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None, exact=exact)
 
 
 def quantize_shuffled(block: Block) -> None:

@@ -113,4 +113,4 @@ def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadPro
         quantizer.output(model)
         return model
     quantize = partial(quantize_block, bits=4 if config.quantize == "int4" else 8)
-    return load_model(config, checkpoint, quantize, progress)
+    return load_model(config, checkpoint, quantize, progress, exact=checkpoint.spec.quantization is not None)

@@ -1,7 +1,8 @@
 """Times products with 4-bit weights for many tilings, beside bfloat16; prints one JSON line for each.
 
-    python docs/bench/scripts/int4_sweep.py [--tokens 1 16 32 128 512] [--layers 8] [--products wqkv …] [--compile I/N]
+    python docs/bench/scripts/int4_sweep.py [--cells wqkv:1 w13:32 …] [--layers 8] [--compile I/N]
 
+A cell is a matrix and a number of tokens.
 It measures the matrices of a 7B, for more layers than the L2 cache holds, in a CUDA graph. `--compile` only compiles a
 share of the tilings, so that N processes at once fill Triton's cache before the run that measures.
 """
@@ -38,31 +39,36 @@ SHARED_MEMORY = 232448  # bytes of a program on an H100
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="int4_sweep.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 16, 32, 128, 512])
+    parser.add_argument("--cells", nargs="+", default=[f"{name}:{n}" for name in SHAPES for n in (1, 16, 32, 128, 512)])
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--products", nargs="+", default=list(SHAPES))
     parser.add_argument("--scale", type=int, default=1, help="divide all sizes, for a trial on a CPU")
     parser.add_argument("--compile", default="0/0")
     options = parser.parse_args(arguments)
     share, shares = (int(part) for part in options.compile.split("/"))
-    for number, name in enumerate(options.products):
+    products: dict[str, Product] = {}
+    index = 0
+    for cell in options.cells:
+        name, count = cell.split(":")
         rows, k, kind = SHAPES[name]
-        product = Product(rows // options.scale, k // options.scale, kind, 1 if shares else options.layers)
-        for at, tokens in enumerate(options.tokens):
-            for index, (line, run) in enumerate(product.cases(tokens)):
-                if shares and (index + at + number) % shares != share:
-                    continue
-                result: dict[str, object] = {}
-                try:
-                    if shares:
-                        run(0)
-                    else:
-                        result = product.timed(run, line)
-                except Exception as error:  # some tilings need more shared memory or registers than there are
-                    result = {"error": f"{type(error).__name__}: {error}"[:200]}
-                if not shares:
-                    sys.stdout.write(json.dumps({"product": name, "tokens": tokens, **line, **result}) + "\n")
-                    sys.stdout.flush()
+        if name not in products:
+            layers = 1 if shares else options.layers
+            products[name] = Product(rows // options.scale, k // options.scale, kind, layers)
+        product, tokens = products[name], int(count)
+        for line, run in product.cases(tokens):
+            index += 1
+            if shares and index % shares != share:
+                continue
+            result: dict[str, object] = {}
+            try:
+                if shares:
+                    run(0)
+                else:
+                    result = product.timed(run, line)
+            except Exception as error:  # some tilings need more shared memory or registers than there are
+                result = {"error": f"{type(error).__name__}: {error}"[:200]}
+            if not shares:
+                sys.stdout.write(json.dumps({"product": name, "tokens": tokens, **line, **result}) + "\n")
+                sys.stdout.flush()
     return 0
 
 
@@ -98,7 +104,7 @@ class Product:
 
         yield {"kernel": "gemv", "bits": 16}, plain
         ours = int4_gemv_config(self.rows, self.k, self.kind)
-        for height, warps, ahead in dict.fromkeys([ours, *itertools.product((1, 2), (4, 8), (2, 4))]):
+        for height, warps, ahead in dict.fromkeys([ours, *itertools.product((1, 2), (2, 4, 8), (1, 2, 4))]):
 
             def run(layer: int, height: int = height, warps: int = warps, ahead: int = ahead) -> None:
                 int4_gemv(
@@ -124,12 +130,19 @@ class Product:
 
         yield {"kernel": "matmul", "bits": 16}, plain
         others = (
-            GemmConfig(bn, bk, split, stages, bn // 16 if bn < 128 else warps)
-            for bn, bk, split, stages, warps in itertools.product((64, 128), (256, 128), (1, 2, 4), (3, 5), (4, 8))
-            if (bn > 64 or warps == 4)
-            and pipeline_bytes(bn, bk, bm, self.kind) * stages <= SHARED_MEMORY
-            and not (split > 1 and n >= 8192)
-            and not (split == 1 and n < 8192)
+            GemmConfig(bn, bk, split, stages, warps)
+            for (bn, bk, stages, warps), split in itertools.product(
+                (
+                    (64, 256, 2, 4),
+                    (64, 256, 3, 4),
+                    (64, 128, 4, 4),
+                    (128, 256, 2, 8),
+                    (128, 256, 2, 4),
+                    (32, 256, 3, 2),
+                ),
+                (1, 2) if n >= 8192 else (2, 4, 8),
+            )
+            if pipeline_bytes(bn, bk, bm, self.kind) * stages <= SHARED_MEMORY
         )
         for config in dict.fromkeys([int4_matmul_config(self.rows, self.k, self.kind, bm, SHARED_MEMORY), *others]):
 
@@ -153,10 +166,10 @@ class Product:
             )
         others = (
             (bm, GemmConfig(bn, 128, 1, stages, warps))
-            for bm, bn, warps, stages in ((128, 128, 4, 2), (128, 128, 8, 3), (128, 128, 8, 4), (256, 128, 8, 2),
-                                          (256, 128, 8, 3), (128, 256, 8, 3), (64, 256, 8, 4), (256, 64, 4, 3))
+            for bm, bn, warps, stages in ((128, 128, 4, 3), (128, 128, 8, 3), (128, 128, 8, 4), (256, 128, 8, 2),
+                                          (256, 128, 8, 3), (256, 64, 4, 2), (256, 64, 4, 3), (128, 64, 4, 4))
         )  # fmt: skip
-        for bm, config in dict.fromkeys([int4_prompt_config(tokens, SHARED_MEMORY), *others]):
+        for bm, config in dict.fromkeys([int4_prompt_config(self.rows, tokens, SHARED_MEMORY), *others]):
 
             def run(layer: int, bm: int = bm, config: GemmConfig = config) -> None:
                 int4_matmul(x, self.int4[layer], out, config, self.scratch, bm=bm, pdl=self.pdl, tokens=tokens)

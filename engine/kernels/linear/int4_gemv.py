@@ -26,22 +26,24 @@ from engine.model.int4_weight import Int4Weight
 def load_tile(words, groups, first, last, step, TILES: tl.constexpr, WARPS: tl.constexpr, FORMAT: tl.constexpr):
     """What each warp reads of 16 rows from `first` on, none after `last`: column tile step · WARPS + warp, 0 past TILES.
 
-    (words of the tile's halves: int16 [2, WARPS, 8, 32]; pairs of groups of rows 0 … 7, 8 … 15: int32 [WARPS, 8, 4], and
-    pairs of their offsets).
+    (words of the tile's halves: int16 [2, WARPS, 8, 32]; pairs of groups of rows 0 … 7, 8 … 15: int32 [WARPS · 8, 4],
+    and pairs of their offsets).
     """
     PLANES: tl.constexpr = 2 if FORMAT == 2 else 1
-    tile = step * WARPS + tl.arange(0, WARPS)[None, :, None, None]
-    halves = tl.arange(0, 2)[:, None, None, None] * 8 + tl.arange(0, 8)[None, None, :, None]
-    row = tl.minimum(first + halves, last)
-    at = words + ((row // 8).to(tl.int64) * TILES + tile) * 512 + row % 8 * 32 + tl.arange(0, 32)[None, None, None, :]
-    upper = tl.minimum(first + tl.arange(0, 8)[None, :, None], last)
-    lower = tl.minimum(first + 8 + tl.arange(0, 8)[None, :, None], last)
-    flat_tile = step * WARPS + tl.arange(0, WARPS)[:, None, None]
-    pair = tl.arange(0, 4)[None, None, :]
-    a = groups + ((upper // 8).to(tl.int64) * TILES + flat_tile) * (32 * PLANES) + upper % 8 * 4 + pair
-    b = groups + ((lower // 8).to(tl.int64) * TILES + flat_tile) * (32 * PLANES) + lower % 8 * 4 + pair
+    # Loads are of two dimensions, so that Triton can only give a warp 8 rows, and four threads a row.
+    at = tl.arange(0, WARPS * 16)[:, None]
+    row = tl.minimum(first + at // (WARPS * 8) * 8 + at % 8, last)
+    tile = step * WARPS + at // 8 % WARPS
+    at = words + ((row // 8).to(tl.int64) * TILES + tile) * 512 + row % 8 * 32 + tl.arange(0, 32)[None, :]
+    half = tl.arange(0, WARPS * 8)[:, None]
+    half_tile = step * WARPS + half // 8
+    upper = tl.minimum(first + half % 8, last)
+    lower = tl.minimum(first + 8 + half % 8, last)
+    pair = groups + tl.arange(0, 4)[None, :]
+    a = pair + ((upper // 8).to(tl.int64) * TILES + half_tile) * (32 * PLANES) + upper % 8 * 4
+    b = pair + ((lower // 8).to(tl.int64) * TILES + half_tile) * (32 * PLANES) + lower % 8 * 4
     live = tile < TILES
-    flat_live = flat_tile < TILES
+    half_live = half_tile < TILES
     if TILES % WARPS == 0:
         w0 = tl.load(at, eviction_policy="evict_first")
         w1 = tl.load(at + 256, eviction_policy="evict_first")
@@ -50,64 +52,74 @@ def load_tile(words, groups, first, last, step, TILES: tl.constexpr, WARPS: tl.c
     else:
         w0 = tl.load(at, mask=live, other=0, eviction_policy="evict_first")
         w1 = tl.load(at + 256, mask=live, other=0, eviction_policy="evict_first")
-        pairs_a = tl.load(a, mask=flat_live, other=0, eviction_policy="evict_first")
-        pairs_b = tl.load(b, mask=flat_live, other=0, eviction_policy="evict_first")
+        pairs_a = tl.load(a, mask=half_live, other=0, eviction_policy="evict_first")
+        pairs_b = tl.load(b, mask=half_live, other=0, eviction_policy="evict_first")
     offsets_a = pairs_a
     offsets_b = pairs_b
     if FORMAT == 2:
-        offsets_a = tl.load(a + 32, mask=flat_live, other=0, eviction_policy="evict_first")
-        offsets_b = tl.load(b + 32, mask=flat_live, other=0, eviction_policy="evict_first")
+        offsets_a = tl.load(a + 32, mask=half_live, other=0, eviction_policy="evict_first")
+        offsets_b = tl.load(b + 32, mask=half_live, other=0, eviction_policy="evict_first")
+    w0 = w0.reshape(2, WARPS, 8, 32)
+    w1 = w1.reshape(2, WARPS, 8, 32)
     return w0, w1, pairs_a, pairs_b, offsets_a, offsets_b
 
 
 @triton.jit
 def _by_row_and_group(low_a, high_a, low_b, high_b):
-    """Four [W, 8, 4]: even and odd groups of rows 0 … 7, and of rows 8 … 15 -> [W, 16, 8]."""
-    joined = tl.join(tl.join(low_a, high_a), tl.join(low_b, high_b))
-    return tl.permute(joined, (0, 4, 1, 2, 3)).reshape(joined.shape[0], 16, 8)
+    """Four [W · 8, 4]: even and odd groups of rows 0 … 7, and of rows 8 … 15 -> [W, 16, 8]."""
+    WARPS: tl.constexpr = low_a.shape[0] // 8
+    joined = tl.join(tl.join(low_a, high_a), tl.join(low_b, high_b)).reshape(WARPS, 8, 4, 2, 2)
+    return tl.permute(joined, (0, 4, 1, 2, 3)).reshape(WARPS, 16, 8)
 
 
 _MASK: tl.constexpr = tl.constexpr("and.b32 $0, $1, $2;")
 
 
 @triton.jit
-def _only(b, group, GROUP: tl.constexpr, ASM: tl.constexpr):
-    """b [WARPS, 32, 8] where its column is GROUP, else 0."""
-    if ASM and b.dtype != tl.float32:
-        mask = tl.where(group == GROUP, -1, 0).to(tl.int16).broadcast_to(b.shape[0], 32, 8)
-        if b.dtype == tl.bfloat16:
-            return tl.inline_asm_elementwise(_MASK, "=r,r,r", [b, mask], tl.bfloat16, True, 2)
+def _operand(element):
+    """[pair, WARPS, group, thread, column of pair] -> [WARPS, 32, 8]: columns by groups."""
+    return tl.permute(element, (1, 0, 3, 4, 2)).reshape(element.shape[1], 32, 8)
+
+
+@triton.jit
+def _only(element, group, GROUP: tl.constexpr, ASM: tl.constexpr):
+    """`_operand` with 0 in all groups but GROUP."""
+    if ASM and element.dtype != tl.float32:
+        mask = tl.where(group == GROUP, -1, 0).to(tl.int16).broadcast_to(element.shape)
+        if element.dtype == tl.bfloat16:
+            masked = tl.inline_asm_elementwise(_MASK, "=r,r,r", [element, mask], tl.bfloat16, True, 2)
         else:
-            return tl.inline_asm_elementwise(_MASK, "=r,r,r", [b, mask], tl.float16, True, 2)
+            masked = tl.inline_asm_elementwise(_MASK, "=r,r,r", [element, mask], tl.float16, True, 2)
     else:
-        return tl.where(group == GROUP, b, tl.zeros([1, 1, 1], b.dtype))
+        masked = tl.where(group == GROUP, element, tl.zeros([1, 1, 1, 1, 1], element.dtype))
+    return _operand(masked)
 
 
 @triton.jit
-def _dot_half(acc, words, b, FIRST: tl.constexpr, WARPS: tl.constexpr, ASM: tl.constexpr, PRECISION: tl.constexpr):
-    """acc [WARPS, 16, 8] plus the products of one half's groups FIRST … FIRST + 3 with b [WARPS, 32, 8]."""
-    group = tl.arange(0, 8)[None, None, :]
-    p0, p1, p2, p3 = unpack(words, b.dtype, ASM)
-    acc = tl.dot(as_operands(p0), _only(b, group, FIRST, ASM), acc, input_precision=PRECISION)
-    acc = tl.dot(as_operands(p1), _only(b, group, FIRST + 1, ASM), acc, input_precision=PRECISION)
-    acc = tl.dot(as_operands(p2), _only(b, group, FIRST + 2, ASM), acc, input_precision=PRECISION)
-    return tl.dot(as_operands(p3), _only(b, group, FIRST + 3, ASM), acc, input_precision=PRECISION)
+def _dot_half(acc, words, x, FIRST: tl.constexpr, ASM: tl.constexpr, PRECISION: tl.constexpr):
+    """acc [WARPS, 16, 8] plus the products of one half's groups FIRST … FIRST + 3 with x."""
+    group = tl.arange(0, 8)[None, None, :, None, None]
+    p0, p1, p2, p3 = unpack(words, x.dtype, ASM)
+    acc = tl.dot(as_operands(p0), _only(x, group, FIRST, ASM), acc, input_precision=PRECISION)
+    acc = tl.dot(as_operands(p1), _only(x, group, FIRST + 1, ASM), acc, input_precision=PRECISION)
+    acc = tl.dot(as_operands(p2), _only(x, group, FIRST + 2, ASM), acc, input_precision=PRECISION)
+    return tl.dot(as_operands(p3), _only(x, group, FIRST + 3, ASM), acc, input_precision=PRECISION)
 
 
 @triton.jit
-def tile_product(tile, b, sums, FORMAT: tl.constexpr, WARPS: tl.constexpr, ASM: tl.constexpr, PRECISION: tl.constexpr):
+def tile_product(tile, x, sums, FORMAT: tl.constexpr, WARPS: tl.constexpr, ASM: tl.constexpr, PRECISION: tl.constexpr):
     """float32 [WARPS, 16, 8]: products of each warp's 16 rows and 8 groups, from `load_tile`.
 
-    b [WARPS, 32, 8]: column k of group n of the input. sums float32 [WARPS, 16, 8]: the sum over each group, in all rows.
+    x [4, WARPS, 8, 4, 2]: the input, see `_operand`. sums float32 [WARPS, 16, 8]: the sum over each group, in all rows.
     """
     w0, w1, pairs_a, pairs_b, offsets_a, offsets_b = tile
     acc = tl.zeros([WARPS, 16, 8], tl.float32)
-    acc = _dot_half(acc, w0, b, 0, WARPS, ASM, PRECISION)
-    acc = _dot_half(acc, w1, b, 4, WARPS, ASM, PRECISION)
-    low_scale_a, low_term_a = group_terms(pairs_a, offsets_a, 0, FORMAT, b.dtype)
-    high_scale_a, high_term_a = group_terms(pairs_a, offsets_a, 1, FORMAT, b.dtype)
-    low_scale_b, low_term_b = group_terms(pairs_b, offsets_b, 0, FORMAT, b.dtype)
-    high_scale_b, high_term_b = group_terms(pairs_b, offsets_b, 1, FORMAT, b.dtype)
+    acc = _dot_half(acc, w0, x, 0, ASM, PRECISION)
+    acc = _dot_half(acc, w1, x, 4, ASM, PRECISION)
+    low_scale_a, low_term_a = group_terms(pairs_a, offsets_a, 0, FORMAT, x.dtype)
+    high_scale_a, high_term_a = group_terms(pairs_a, offsets_a, 1, FORMAT, x.dtype)
+    low_scale_b, low_term_b = group_terms(pairs_b, offsets_b, 0, FORMAT, x.dtype)
+    high_scale_b, high_term_b = group_terms(pairs_b, offsets_b, 1, FORMAT, x.dtype)
     scale = _by_row_and_group(low_scale_a, high_scale_a, low_scale_b, high_scale_b)
     term = _by_row_and_group(low_term_a, high_term_a, low_term_b, high_term_b)
     return acc * scale + sums * term
@@ -151,12 +163,10 @@ def int4_gemv_kernel(
     for i in tl.static_range(WIDE):
         totals = totals + (tl.zeros([WARPS, 16, 8], tl.float32),)
     # Of the input, too, each thread loads what its part of the operand is: [pair, warp, group, thread, column of pair].
-    pair = tl.arange(0, 4)[:, None, None, None, None]
-    group = tl.arange(0, 8)[None, None, :, None, None]
-    thread = tl.arange(0, 4)[None, None, None, :, None]
-    bit = tl.arange(0, 2)[None, None, None, None, :]
-    column = group * 32 + pair * 8 + thread * 2 + bit + tl.arange(0, WARPS)[None, :, None, None, None] * 256
-    squares = tl.zeros([4, WARPS, 8, 4, 2], tl.float32)
+    at = tl.arange(0, WARPS * 128)[:, None]
+    in_group = at // (WARPS * 32) * 8 + at % 4 * 2 + tl.arange(0, 2)[None, :]
+    column = at // 32 % WARPS * 256 + at // 4 % 8 * 32 + in_group
+    squares = tl.zeros([WARPS * 128, 2], tl.float32)
     ones = tl.full([WARPS, 16, 32], 1.0, x.dtype.element_ty)
     for step in tl.static_range(STEPS):
         later = ()
@@ -178,11 +188,11 @@ def int4_gemv_kernel(
             else:
                 g = tl.load(gain + at, mask=at < K, other=0.0)
             element = (wide * g.to(tl.float32)).to(element.dtype)
-        b = tl.permute(element, (1, 0, 3, 4, 2)).reshape(WARPS, 32, 8)
-        sums = tl.dot(ones, b, input_precision=PRECISION)
+        element = element.reshape(4, WARPS, 8, 4, 2)
+        sums = tl.dot(ones, _operand(element), input_precision=PRECISION)
         new = ()
         for i in tl.static_range(WIDE):
-            new = new + (totals[i] + tile_product(tiles[i], b, sums, FORMAT, WARPS, ASM, PRECISION),)
+            new = new + (totals[i] + tile_product(tiles[i], element, sums, FORMAT, WARPS, ASM, PRECISION),)
         totals = new
         tiles = tiles[WIDE:] + later
     norm = 1.0

@@ -87,24 +87,24 @@ def _dequantize_part(
 
 @triton.jit
 def load_words(words, row, tile, half, TILES: tl.constexpr):
-    """int16 [2, W, 8, 32]: 128 columns of rows [2, W, 8, 1]: half `half` of column tile `tile`."""
+    """int16 [W · 16, 32]: 128 columns of rows [W · 16, 1]: half `half` of column tile `tile`."""
     at = ((row // 8).to(tl.int64) * TILES + tile) * 512 + half * 256 + row % 8 * 32
-    return tl.load(words + at + tl.arange(0, 32)[None, None, None, :], eviction_policy="evict_first")
+    return tl.load(words + at + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
 
 
 @triton.jit
 def load_pairs(
     groups, row, tile, first, PLANE: tl.constexpr, PAIRS: tl.constexpr, TILES: tl.constexpr, PLANES: tl.constexpr
 ):
-    """int32 [2, W, 8, PAIRS]: pairs of groups of the same rows, of plane PLANE and from the `first` pair on."""
+    """int32 [W · 16, PAIRS]: pairs of groups of the same rows, of plane PLANE and from the `first` pair on."""
     at = ((row // 8).to(tl.int64) * TILES + tile) * (32 * PLANES) + PLANE * 32 + row % 8 * 4 + first
-    return tl.load(groups + at + tl.arange(0, PAIRS)[None, None, None, :], eviction_policy="evict_first")
+    return tl.load(groups + at + tl.arange(0, PAIRS)[None, :], eviction_policy="evict_first")
 
 
 @triton.jit
 def two_pairs(pairs, half: tl.constexpr, WARPS: tl.constexpr):
-    """Pairs 2 · half and 2 · half + 1 of [2, WARPS, 8, 2 or 4]: two tensors [2, WARPS, 8]."""
-    if pairs.shape[3] == 4:
+    """Pairs 2 · half and 2 · half + 1 of [WARPS · 16, 2 or 4]: two tensors [2, WARPS, 8]."""
+    if pairs.shape[1] == 4:
         even, odd = tl.split(pairs.reshape(2, WARPS, 8, 2, 2))
         even_first, even_second = tl.split(even)
         odd_first, odd_second = tl.split(odd)
@@ -115,7 +115,7 @@ def two_pairs(pairs, half: tl.constexpr, WARPS: tl.constexpr):
             first = even_second
             second = odd_second
     else:
-        first, second = tl.split(pairs)
+        first, second = tl.split(pairs.reshape(2, WARPS, 8, 2))
     return first, second
 
 
@@ -124,8 +124,8 @@ def dequantize_half(
     word, a, b, offset_a, offset_b,
     dtype: tl.constexpr, FORMAT: tl.constexpr, WARPS: tl.constexpr, ASM: tl.constexpr,
 ):  # fmt: skip
-    """[WARPS · 16, 128] in dtype without the row scales, from words [2, WARPS, 8, 32] and pairs [2, WARPS, 8]."""
-    p0, p1, p2, p3 = unpack(word, dtype, ASM)
+    """[WARPS · 16, 128] in dtype without the row scales, from words [WARPS · 16, 32] and pairs [2, WARPS, 8]."""
+    p0, p1, p2, p3 = unpack(word.reshape(2, WARPS, 8, 32), dtype, ASM)
     p0 = _dequantize_part(p0, a, offset_a, 0, FORMAT, WARPS, ASM)
     p1 = _dequantize_part(p1, a, offset_a, 1, FORMAT, WARPS, ASM)
     p2 = _dequantize_part(p2, b, offset_b, 0, FORMAT, WARPS, ASM)
@@ -136,6 +136,9 @@ def dequantize_half(
 
 @triton.jit
 def operand_rows(first, WARPS: tl.constexpr):
-    """[2, WARPS, 8, 1]: first + 0 … WARPS · 16 - 1, in the order of `as_operand`."""
-    half = tl.arange(0, 2)[:, None, None, None] * 8
-    return first + tl.arange(0, WARPS)[None, :, None, None] * 16 + half + tl.arange(0, 8)[None, None, :, None]
+    """[WARPS · 16, 1]: first + 0 … WARPS · 16 - 1, as [2, WARPS, 8]: 8 of each warp's rows, then the other 8.
+
+    Loads are of two dimensions, so that Triton can only give a warp 8 rows, and four threads a row.
+    """
+    at = tl.arange(0, WARPS * 16)[:, None]
+    return first + at // 8 % WARPS * 16 + at // (WARPS * 8) * 8 + at % 8

@@ -108,7 +108,7 @@ def test_a_pipeline_fits(bm: int, shared: int) -> None:
         assert config.stages >= 2
         assert config.stages * pipeline_bytes(config.bn, config.bk, bm, kind) <= shared
     for tokens in (129, 512, 1024):
-        block, config = int4_prompt_config(tokens, shared)
+        block, config = int4_prompt_config(4096, tokens, shared)
         assert config.stages * pipeline_bytes(config.bn, config.bk, block, PLAIN) <= shared
 
 
