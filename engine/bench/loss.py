@@ -102,11 +102,12 @@ def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer
     """The model with its weights quantized as on a GPU, on any device."""
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, quantize_shuffled)
+    exact = checkpoint.spec.quantization is not None
     if config.quantize == "fp8-both":
-        return load_model(config, checkpoint, quantize_both)
+        return load_model(config, checkpoint, quantize_both, exact=exact)
     bits = {"int8": 8, "fp8": 8, "int4": 4}.get(config.quantize)
     quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8") if bits else None
-    return load_model(config, checkpoint, quantize)
+    return load_model(config, checkpoint, quantize, exact=exact and bits is not None)
 
 
 def quantize_shuffled(block: Block) -> None:

@@ -114,4 +114,4 @@ def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadPro
         return model
     bits = 4 if config.quantize == "int4" else 8
     quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8")
-    return load_model(config, checkpoint, quantize, progress)
+    return load_model(config, checkpoint, quantize, progress, exact=checkpoint.spec.quantization is not None)

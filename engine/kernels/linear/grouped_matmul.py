@@ -15,7 +15,7 @@ import triton.language as tl
 
 from engine.kernels.activation import gate_product
 from engine.kernels.linear.eight_bit_matmul import eight_bit_dot
-from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows
+from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
@@ -43,20 +43,20 @@ def _int4_products(
         else:
             xt = tl.load(x + k[:, None] + token[None, :] * K, mask=(k < K)[:, None], other=0.0)
         word = load_words(words, w, tile, half, TILES)
-        a, b = tl.split(load_pairs(groups, w, tile, half * 2, 0, 2, TILES, PLANES))
+        a, b = two_pairs(load_pairs(groups, w, tile, half * 2, 0, 2, TILES, PLANES), 0, WARPS)
         offset_a = a
         offset_b = b
         if FORMAT == 2:
-            offset_a, offset_b = tl.split(load_pairs(groups, w, tile, half * 2, 1, 2, TILES, PLANES))
+            offset_a, offset_b = two_pairs(load_pairs(groups, w, tile, half * 2, 1, 2, TILES, PLANES), 0, WARPS)
         wt = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
         acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
         if GATE:
             word = load_words(words, w + N, tile, half, TILES)
-            a, b = tl.split(load_pairs(groups, w + N, tile, half * 2, 0, 2, TILES, PLANES))
+            a, b = two_pairs(load_pairs(groups, w + N, tile, half * 2, 0, 2, TILES, PLANES), 0, WARPS)
             offset_a = a
             offset_b = b
             if FORMAT == 2:
-                offset_a, offset_b = tl.split(load_pairs(groups, w + N, tile, half * 2, 1, 2, TILES, PLANES))
+                offset_a, offset_b = two_pairs(load_pairs(groups, w + N, tile, half * 2, 1, 2, TILES, PLANES), 0, WARPS)
             ut = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
             acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
     return acc, acc_up

@@ -174,7 +174,7 @@ class Linear:
         weight, tokens = weight_of(layer), x.shape[0]
         if not isinstance(weight, Int4Weight) or tokens > INT4_PROMPT_TOKENS:
             return False
-        bm, config = int4_prompt_config(tokens, self._shared_bytes)
+        bm, config = int4_prompt_config(weight.shape[0], tokens, self._shared_bytes)
         int4_matmul(x, weight, out, config, self._scratch, bm=bm, kind=kind, pdl=self._pdl, tokens=tokens)
         return True
 
