@@ -173,7 +173,8 @@ def microseconds(run: Callable[[int], object], layers: int) -> float:
         graph.replay()
     end.record()
     torch.cuda.synchronize()
-    return round(start.elapsed_time(end) * 1e3 / 10 / layers, 2)
+    spent = float(start.elapsed_time(end))  # ms
+    return round(spent * 1e3 / 10 / layers, 2)
 
 
 def emit(line: dict[str, object]) -> None:
