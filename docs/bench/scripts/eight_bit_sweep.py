@@ -106,8 +106,9 @@ def product(weights: Sequence[Tensor | EightBitWeight], kind: int, tokens: int) 
     def few(layer: int) -> None:
         weight = weights[layer]
         if isinstance(weight, EightBitWeight):
+            tiling = eight_bit_gemm_config(rows, k, kind, bm, x.element_size(), SHARED_MEMORY)
             eight_bit_matmul(
-                x, weight.words, weight.scales, out, eight_bit_gemm_config(rows, k, kind, bm, SHARED_MEMORY), scratch,
+                x, weight.words, weight.scales, out, tiling, scratch,
                 fp8=weight.fp8, bm=bm, kind=kind, norm=norm, eps=1e-5, gain=gain, scaled=scaled, squares_out=squares,
                 pdl=PDL,
             )  # fmt: skip

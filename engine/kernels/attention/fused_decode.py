@@ -32,7 +32,7 @@ from engine.kernels.attention.attention_rules import (
 from engine.kernels.attention.decode_attention import online_softmax_update, rotate
 from engine.kernels.attention.split_kv import SplitConfig, combine_splits
 from engine.kernels.eight_bits import rounded_to
-from engine.kernels.linear.eight_bit_gemv import load_early, row_dots
+from engine.kernels.linear.eight_bit_gemv import EARLY_WORDS, load_early, row_dots
 from engine.kernels.linear.gemv import row_products
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
@@ -76,10 +76,12 @@ def fused_decode_value_proj_kernel(
             rows = ()
             for r in tl.static_range(ROWS):
                 rows = rows + ((n + r).to(tl.int64),)
-            steps: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
-            early = load_early(weight, rows, LINES, BLOCK, steps)
+            STEPS: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
+            FITS: tl.constexpr = max(1, EARLY_WORDS // (ROWS * BLOCK * 32))
+            EARLY: tl.constexpr = FITS if STEPS > FITS else STEPS
+            early = load_early(weight, rows, LINES, BLOCK, EARLY)
             sums, mean_square = row_dots(
-                h, gain, h, h, weight, rows, early, K, LINES, FP8, BLOCK, steps, True, False, 1, 1
+                h, gain, h, h, weight, rows, early, K, LINES, FP8, BLOCK, EARLY, True, False, 1, 1
             )
             norm = tl.rsqrt(mean_square + eps)
             values = ()
