@@ -177,5 +177,6 @@ def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadPro
         model = load_model(config, checkpoint, quantizer.block, progress)
         quantizer.output(model)
         return model
-    quantize = partial(quantize_block, bits=4 if config.quantize == "int4" else 8)
-    return load_model(config, checkpoint, quantize, progress)
+    bits = 4 if config.quantize == "int4" else 8
+    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8")
+    return load_model(config, checkpoint, quantize, progress, exact=checkpoint.spec.quantization is not None)

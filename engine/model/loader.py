@@ -28,10 +28,13 @@ def load_model(
     checkpoint: Checkpoint,
     on_block_loaded: Callable[[Block], None] | None = None,
     progress: LoadProgress | None = None,
+    *,
+    exact: bool = False,
 ) -> Transformer:
     """The model of `config.rank`, filled. `on_block_loaded` may quantize each block as soon as it is filled.
 
-    `progress` learns of each byte of the unquantized weights.
+    `progress` learns of each byte of the unquantized weights. `exact`: `on_block_loaded` gets the matrices in float32,
+    so that it sees the file's own values where the file is quantized.
 
     ConfigError if the checkpoint cannot be read or has weights that are not finite.
     """
@@ -48,6 +51,9 @@ def load_model(
         progress.advance(model.output.weight.nbytes)
     with ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="loader") as threads:
         for number, block in enumerate(model.blocks):
+            if exact:
+                for layer in block.linears:
+                    layer.weight = nn.Parameter(layer.weight.float(), requires_grad=False)
             block.to_empty(device=device)
             _fill_block(block, f"layers.{number}", checkpoint, config, threads, progress)
             if on_block_loaded is not None:
@@ -107,7 +113,7 @@ def _fill_block(
     def fill(part: Slice) -> None:
         name, out, dim, offset = part
         checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
-        progress.advance(out.nbytes)
+        progress.advance(out.numel() * config.dtype.itemsize)
 
     # `list` waits for all and raises the first error.
     list(threads.map(fill, [part for part in slices if part[1].numel()]))

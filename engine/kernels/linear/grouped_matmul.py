@@ -14,24 +14,65 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
-from engine.kernels.linear.matmul import quantized_dot
+from engine.kernels.linear.eight_bit_matmul import eight_bit_dot
+from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantization import QuantizedWeight
+from engine.model.eight_bit_weight import EightBitWeight
+from engine.model.int4_weight import Int4Weight
+from engine.model.quantized_weight import QuantizedWeight
 
 _ALIGNMENT = 16  # bytes of the widest load
+
+
+@triton.jit
+def _int4_products(
+    acc, acc_up, x, words, groups, first, N, token,
+    K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr, GATE: tl.constexpr, FORMAT: tl.constexpr,
+    ASM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(acc, acc_up) float32 [WARPS · 16, BM] plus the products of rows `first` … with x's rows `token` [BM]."""
+    TILES: tl.constexpr = (K + 255) // 256
+    PLANES: tl.constexpr = 2 if FORMAT == 2 else 1
+    w = tl.minimum(operand_rows(first, WARPS), N - 1)
+    for line in tl.range(0, (K + 127) // 128, num_stages=STAGES):
+        tile = line // 2
+        half = line % 2
+        k = line * 128 + tl.arange(0, 128)
+        if K % 128 == 0:
+            xt = tl.load(x + k[:, None] + token[None, :] * K)
+        else:
+            xt = tl.load(x + k[:, None] + token[None, :] * K, mask=(k < K)[:, None], other=0.0)
+        word = load_words(words, w, tile, half, TILES)
+        a, b = two_pairs(load_pairs(groups, w, tile, half * 2, 0, 2, TILES, PLANES), 0, WARPS)
+        offset_a = a
+        offset_b = b
+        if FORMAT == 2:
+            offset_a, offset_b = two_pairs(load_pairs(groups, w, tile, half * 2, 1, 2, TILES, PLANES), 0, WARPS)
+        wt = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
+        acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
+        if GATE:
+            word = load_words(words, w + N, tile, half, TILES)
+            a, b = two_pairs(load_pairs(groups, w + N, tile, half * 2, 0, 2, TILES, PLANES), 0, WARPS)
+            offset_a = a
+            offset_b = b
+            if FORMAT == 2:
+                offset_a, offset_b = two_pairs(load_pairs(groups, w + N, tile, half * 2, 1, 2, TILES, PLANES), 0, WARPS)
+            ut = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
+            acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
+    return acc, acc_up
 
 
 @triton.jit
 def grouped_matmul_kernel(
     x, weight, row_scales, groups, offsets, order, block_experts, num_blocks, out, N,
     EXPERTS: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, ALIGN: tl.constexpr,
-    PDL: tl.constexpr, PRECISION: tl.constexpr,
+    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, FORMAT: tl.constexpr,
+    FP8: tl.constexpr, ALIGN: tl.constexpr, ASM: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of BM pairs and BN rows of its expert's matrix per program. Pointers: see `grouped_matmul`.
 
     PER: pairs that share a row of x; GATE: up rows follow the N gate rows; ALIGN: elements that the offsets of `weight`
-    are multiples of; the rest as in `matmul_kernel`.
+    are multiples of; FP8: those of 8 bits are e4m3; the rest as in `matmul_kernel`.
     """
     block = tl.program_id(0)
     tile = tl.program_id(1)
@@ -72,10 +113,19 @@ def grouped_matmul_kernel(
         else:
             own_groups = groups + tl.load(offsets + 2 * EXPERTS + expert)
             own_scales = row_scales + tl.load(offsets + EXPERTS + expert)
-            for line in tl.range(0, LINES, num_stages=STAGES):
-                acc, acc_up = quantized_dot(
-                    acc, acc_up, x, own, own_groups, w_rows, w_rows + N, token, line, K, LINES, BITS, GATE, PRECISION
-                )
+            if BITS == 4:
+                acc, acc_up = _int4_products(
+                    acc, acc_up, x, own, own_groups, tile * BN, N, token, K, BN // 16, STAGES, GATE, FORMAT, ASM,
+                    PRECISION,
+                )  # fmt: skip
+            else:
+                w = own + w_rows * (LINES * 32)
+                up = w + N.to(tl.int64) * (LINES * 32)
+                for line in tl.range(0, LINES, num_stages=STAGES):
+                    acc, acc_up = eight_bit_dot(
+                        acc, acc_up, x, w, up, token, line * 32 + tl.arange(0, 32), LINES * 32, K, FP8, GATE,
+                        K % 64 != 0, PRECISION,
+                    )  # fmt: skip
             acc = acc * tl.load(own_scales + w_rows)[:, None]
             if GATE:
                 acc_up = acc_up * tl.load(own_scales + w_rows + N)[:, None]
@@ -97,11 +147,17 @@ class ExpertMatrices:
     offsets: torch.Tensor
     shape: tuple[int, int]
     bits: int
+    fp8: bool
     alignment: int
+    format: int = 0  # of 4-bit weights' groups
 
     @staticmethod
     def of(weights: Sequence[torch.Tensor | QuantizedWeight]) -> ExpertMatrices:
         """Those of `weights`, which must outlive the result: it has addresses of them."""
+        int4 = [each for each in weights if isinstance(each, Int4Weight)]
+        if len({each.format for each in int4}) > 1:
+            for each in int4:
+                each.add_offsets()
         parts = [
             (each.words, each.scales, each.groups) if isinstance(each, QuantizedWeight) else (each, each, each)
             for each in weights
@@ -115,8 +171,8 @@ class ExpertMatrices:
         rows, columns = first.shape
         return ExpertMatrices(
             parts[0], torch.tensor(offsets, dtype=torch.int64, device=parts[0][0].device), (rows, columns),
-            first.bits if isinstance(first, QuantizedWeight) else 16,
-            wide if all(offset % wide == 0 for offset in offsets[0]) else 1,
+            first.bits if isinstance(first, QuantizedWeight) else 16, isinstance(first, EightBitWeight) and first.fp8,
+            wide if all(offset % wide == 0 for offset in offsets[0]) else 1, int4[0].format if int4 else 0,
         )  # fmt: skip
 
 
@@ -147,6 +203,7 @@ def grouped_matmul(
     grouped_matmul_kernel[(blocks, triton.cdiv(n, bn))](
         x, weight, scales, groups, matrices.offsets, order, block_experts, num_blocks, out, n,
         EXPERTS=matrices.offsets.shape[1], K=k, BM=block, BN=bn, BK=32 if x.dtype == torch.float32 else 64, STAGES=3,
-        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, ALIGN=matrices.alignment, PDL=pdl,
+        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, FORMAT=matrices.format, FP8=matrices.fp8,
+        ALIGN=matrices.alignment, ASM=x.is_cuda, PDL=pdl,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=4, launch_pdl=pdl,
     )  # fmt: skip

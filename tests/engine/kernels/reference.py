@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.layers.quantized_kv import stored_values
-from engine.model.quantization import QuantizedWeight, dequantize
+from engine.model.quantized_weight import QuantizedWeight
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -32,7 +32,7 @@ def linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """Norm, product, gate and residual sum; quantized weights are dequantized."""
-    weight = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
+    weight = weight.dequantize() if isinstance(weight, QuantizedWeight) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), weight)
     if gated:
         y = gate_mul(y, gelu=gelu)

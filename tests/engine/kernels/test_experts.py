@@ -5,7 +5,7 @@ import torch
 
 from engine.kernels.linear.experts import arrange, combine, max_blocks, route
 from engine.kernels.linear.grouped_matmul import ExpertMatrices, grouped_matmul
-from engine.model.quantization import QuantizedWeight
+from engine.model.quantization import quantized_weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, PDL, random
 
@@ -70,7 +70,7 @@ def test_the_feed_forward(tokens: int, block: int, bits: int, gelu: bool) -> Non
         (random(2 * ffn, dim, seed=2 * n) * dim**-0.5, random(dim, ffn, seed=2 * n + 1) * ffn**-0.5)
         for n in range(EXPERTS)
     ]
-    matrices = [[QuantizedWeight(w, bits) if bits < 16 else w for w in pair] for pair in plain]
+    matrices = [[quantized_weight(w, bits) if bits < 16 else w for w in pair] for pair in plain]
     x = random(tokens, dim)
     weights, chosen = random(tokens, EXPERTS, dtype=torch.float32).softmax(-1).topk(PER)
     chosen = chosen.to(torch.int32).contiguous()

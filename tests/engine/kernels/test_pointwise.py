@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from engine.kernels import hidden_states, pointwise
+from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
+from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
 from engine.kernels.linear.gemv import gemv
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
-from engine.kernels.linear.quantized_gemv import quantized_gemv
-from engine.model.quantization import QuantizedWeight
+from engine.model.eight_bit_weight import Int8Weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights
 
@@ -67,22 +68,22 @@ def test_logits_are_capped_and_nan_stays() -> None:
     assert torch.equal(wide[:, 50:], rest)
 
 
-@pytest.mark.parametrize("bits", [16, 4])
+@pytest.mark.parametrize("bits", [16, 8])
 def test_gelu_in_the_products(bits: int) -> None:
     k, n, bm = 100, 6, 16
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
-    quantized = QuantizedWeight(matrix, 4)
-    expected = reference.linear(x, quantized if bits == 4 else matrix, gated=True, gelu=True)
+    w = Int8Weight(matrix)
+    expected = reference.linear(x, w if bits == 8 else matrix, gated=True, gelu=True)
     out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
-    if bits == 4:
-        quantized_gemv(x[:1], quantized, out, gated=True, gelu=True, pdl=PDL)
+    if bits == 8:
+        eight_bit_gemv(x[:1], w.words, w.scales, out, fp8=False, gated=True, gelu=True, pdl=PDL)
     else:
         gemv(x[:1], matrix, out, gated=True, gelu=True, pdl=PDL, block=128)
     torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
-    config = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4)
-    matmul(
-        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=GATED,
-        gelu=True, pdl=PDL,
-    )  # fmt: skip
+    config, scratch = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4), Scratch.allocate(DEVICE, 1 << 12, 64)
+    if bits == 8:
+        eight_bit_matmul(x, w.words, w.scales, out, config, scratch, fp8=False, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+    else:
+        matmul(x, matrix, out, config, scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
     torch.testing.assert_close(out.float(), expected, **CLOSE)

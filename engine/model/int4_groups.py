@@ -1,0 +1,167 @@
+"""Finds 4-bit codes, scales and offsets of groups of weights: those of the file where it had some, else the nearest.
+
+A group of weights that were 4-bit codes in a file is evenly spaced: w = step * code + minimum (GGUF's Q4_0, Q4_1 and
+Q4_K, AWQ, GPTQ, packed compressed-tensors). Its codes are found again, and only the step and the minimum are rounded,
+to float16. Other weights are rounded to the grid with the smallest squared error. docs/performance.md has the loss.
+
+It knows groups of numbers, nothing of layouts or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+GROUP: Final = 32  # columns
+SCALE, ZERO, OFFSET = 0, 1, 2  # what a group stores: see `int4_weight`
+MAX_CODE: Final = 15
+_RANGE_FACTORS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # fractions of a group's range that are tried
+# By how much a decoded weight may be off the grid, as a part of the group's largest: two roundings to its dtype.
+_ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+_FLOAT32_ROUNDING = 2.0**-21
+_MAX_DEVIATION = 0.12  # in steps; 32 weights that are no codes are all that near with a probability of 1e-20
+_SAMPLE = 256  # groups that tell whether it is worth looking at the others
+_EXPONENT = 8  # the largest weight of a row is below 2 ** 8 row scales
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """w = row_scale * (scale * (code - zero) + offset) of weights [rows, groups, GROUP].
+
+    `codes`: uint8 of the weights' shape. `scale` and `offset`: float16 [rows, groups]. `zero`: int16 [rows, groups].
+    `row_scales`: float32 [rows].
+    """
+
+    format: int
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    offset: Tensor
+    row_scales: Tensor
+
+    def converted(self, to: int) -> Groups:
+        """The same weights in format `to`: the present one or OFFSET."""
+        if to == self.format:
+            return self
+        offset = self.offset.float() + (8 - self.zero) * self.scale.float()  # few bits: exact, except with an offset
+        return replace(self, format=to, zero=torch.full_like(self.zero, 8), offset=offset.half())
+
+    def planes(self) -> list[Tensor]:
+        """int16 [rows, groups] each: what the format stores."""
+        scale = self.scale.view(torch.int16)
+        if self.format == ZERO:
+            return [scale & -16 | self.zero]
+        return [scale, self.offset.view(torch.int16)][: 1 if self.format == SCALE else 2]
+
+
+def find_groups(weight: Tensor) -> Groups:
+    """Groups that represent weight [rows, groups, GROUP], of any float dtype."""
+    w = weight.float()
+    _, exponent = torch.frexp(w.abs().amax((1, 2)))
+    row_scales = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent - _EXPONENT)
+    w = w / row_scales[:, None, None]
+    rounding = _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)
+    if not _were_codes(w, rounding):
+        return _nearest(w, row_scales)
+    found, known = _file_groups(w, row_scales, rounding)
+    if bool(known.all()):
+        symmetric = bool(((found.offset == 0) | ~known).all())
+        return replace(found, format=SCALE) if symmetric else found
+    others = _nearest(w, row_scales).converted(OFFSET)
+    return replace(
+        found,
+        codes=torch.where(known[..., None], found.codes, others.codes),
+        scale=torch.where(known, found.scale, others.scale),
+        offset=torch.where(known, found.offset, others.offset),
+    )
+
+
+def _were_codes(w: Tensor, rounding: float) -> bool:
+    """Whether at least half of some of the groups are evenly spaced; groups of one value do not count."""
+    groups = w.reshape(-1, GROUP)
+    groups = groups[groups.amax(-1) > groups.amin(-1)]
+    sample = groups[:: max(1, len(groups) // _SAMPLE)]
+    return len(sample) > 0 and float((_even_steps(sample, rounding) > 0).float().mean()) >= 0.5
+
+
+def _even_steps(w: Tensor, rounding: float) -> Tensor:
+    """The step [...] of each group [..., GROUP] whose weights are its minimum plus 0 … 15 steps; 0 for other groups.
+
+    Among several the largest that is a float16, else the largest: a file's step may be a float16.
+    """
+    low, high = w.aminmax(dim=-1, keepdim=True)
+    span, above = high - low, w - low
+    slack = 2 * rounding * w.abs().amax(-1, keepdim=True)
+    best, is_half = torch.zeros_like(span), torch.zeros_like(span, dtype=torch.bool)
+    for count in range(1, MAX_CODE + 1):
+        step = span / count
+        position = above / step
+        limit = (slack / step).clamp_max_(_MAX_DEVIATION)
+        fits = ((position - position.round()).abs() <= limit).all(-1, keepdim=True) & (span > 0)
+        exact = (step.half().float() - step).abs() <= step * 2.0**-19
+        better = fits & ((best == 0) | (exact & ~is_half))
+        best, is_half = torch.where(better, step, best), torch.where(better, exact, is_half)
+    return best[..., 0]
+
+
+def _file_groups(w: Tensor, row_scales: Tensor, rounding: float) -> tuple[Groups, Tensor]:
+    """(groups in OFFSET, bool [rows, groups]: which of them keep the file's weights)."""
+    low, high = w.aminmax(dim=-1)
+    one_value = low == high
+    step = _even_steps(w, rounding)
+    known = (step > 0) | one_value
+    # A group of one value is one step from 8.
+    step = torch.where(one_value, torch.where(low == 0, 1.0, low.abs()), torch.where(known, step, 1.0))
+    positions = ((w - low[..., None]) / step[..., None]).round_()
+    # The steps of rounded weights are fitted; the weights of a file's groups in float32 say them exactly.
+    if rounding > _FLOAT32_ROUNDING:
+        centred = positions - positions.mean(-1, keepdim=True)
+        fitted = (centred * w).sum(-1) / centred.square().sum(-1).clamp_min_(1e-9)
+        step = torch.where(one_value, step, fitted)
+    # Codes may begin where the offset gets smallest: symmetric groups have none.
+    first = (low / step).round_().add_(8).clamp_(min=0)
+    first = torch.minimum(first, MAX_CODE - positions.amax(-1))
+    codes = (positions + first[..., None]).clamp_(0, MAX_CODE)
+    scale = step.half()
+    offset = (w - (codes - 8) * scale.float()[..., None]).mean(-1)
+    slack = 2 * rounding * w.abs().amax(-1)
+    offset = torch.where(offset.abs() <= torch.maximum(slack, 2.0**-11 * step), 0.0, offset)
+    zero = torch.full_like(codes[..., 0], 8, dtype=torch.int16)
+    return Groups(OFFSET, codes.to(torch.uint8), scale, zero, offset.half(), row_scales), known
+
+
+def _nearest(w: Tensor, row_scales: Tensor) -> Groups:
+    """Groups in ZERO with a small squared error.
+
+    Each fraction in _RANGE_FACTORS of a group's range gives a step and codes, to which the step is fitted by least
+    squares. So outliers are clipped where that serves the other weights.
+    """
+    low, high = (each.unsqueeze(-1) for each in w.aminmax(dim=-1))
+    low, high = low.clamp(max=0), high.clamp(min=0)  # zero is one of the codes
+    best_error = torch.full_like(low, torch.inf)
+    best_codes, best_scale, best_zero = torch.zeros_like(w), torch.zeros_like(low), torch.zeros_like(low)
+    for fraction in _RANGE_FACTORS:
+        step = ((high - low) * (fraction / MAX_CODE)).clamp_min_(1e-6)
+        zero = ((step * MAX_CODE - low - high) / 2 / step).round_().clamp_(0, MAX_CODE)
+        distance = _round_to_codes(w, step, zero) - zero
+        step = (distance * w).sum(-1, keepdim=True) / distance.square().sum(-1, keepdim=True).clamp_min_(1e-9)
+        step = _short_half(step).float()
+        codes = _round_to_codes(w, torch.where(step == 0, 1.0, step), zero)
+        error = ((codes - zero).mul_(step)).sub_(w).square_().sum(-1, keepdim=True)
+        better = error < best_error
+        best_error, best_codes = torch.where(better, error, best_error), torch.where(better, codes, best_codes)
+        best_scale, best_zero = torch.where(better, step, best_scale), torch.where(better, zero, best_zero)
+    scale, zero = best_scale[..., 0].half(), best_zero[..., 0].to(torch.int16)
+    return Groups(ZERO, best_codes.to(torch.uint8), scale, zero, torch.zeros_like(scale), row_scales)
+
+
+def _round_to_codes(w: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    return (w / step).add_(zero).round_().clamp_(0, MAX_CODE)
+
+
+def _short_half(x: Tensor) -> Tensor:
+    """The nearest float16 whose low 4 bits are 0."""
+    return ((x.half().view(torch.int16) + 8) & -16).view(torch.float16)
