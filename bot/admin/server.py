@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -57,8 +60,36 @@ async def serve_admin(settings: Settings, database: Database, announce: Callable
     else:
         host = f"[{settings.admin_host}]" if ":" in settings.admin_host else settings.admin_host
         announce(f"Open {settings.admin_url or f'http://{host}:{port}'} and sign in with the password.")
-    with listening:
-        await uvicorn.Server(config).serve([listening])
+    server = _Server(config)
+    with listening, _ended_by_signals(server):
+        await server.serve([listening])
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would raise them again at its end, before the database is closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """In this block, SIGTERM and Ctrl-C end the server; a second one does not wait for pages that are being read."""
+
+    def end() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    loop, signals = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    for each in signals:
+        loop.add_signal_handler(each, end)
+    try:
+        yield
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -39,7 +39,6 @@ async def operator(here: World | None = None) -> None:
                 base, guild = link.partition("/login")[0], f"/a/{BOT}/guilds/{GUILD}"
                 pages = {
                     "overview": f"/a/{BOT}",
-                    "guilds": f"/a/{BOT}/guilds",
                     "member": f"{guild}/members/{ANN}",
                     "persona": f"{guild}/personas/{ids['persona']}",
                     "dialog": f"{guild}/dialogs/{ids['dialog']}",

@@ -16,7 +16,7 @@ from models.errors import WrongEncryptionKey
 from models.queries.administration.figures import guild_figures
 from models.queries.operator.lists import guild_row, guild_rows
 from models.queries.tenants.guild_settings import guild_settings
-from models.types import DialogKey, GuildSettings
+from models.types import DialogKey, GuildSettings, RolePolicy
 
 _COUNTED = {"filter_words"}
 """Settings whose texts are the guild's: only how many there are."""
@@ -63,8 +63,19 @@ def _rows(settings: GuildSettings) -> list[tuple[str, str, bool]]:
         elif isinstance(value, frozenset):
             text = ", ".join(map(str, sorted(value))) or "none"
         elif isinstance(value, tuple):
-            text = ", ".join(map(str, value)) or "none"
+            text = "; ".join(map(_part, value)) or "none"
         else:
             text = str(value)
         rows.append((each.name, text, value == getattr(default, each.name)))
     return rows
+
+
+def _part(value: object) -> str:
+    """One entry of a list: the rules of a role without those that are the default, or a pair."""
+    if isinstance(value, RolePolicy):
+        rules = [
+            f"{each.name} {getattr(value, each.name)}" for each in fields(value)[1:]
+            if getattr(value, each.name) not in (None, False)
+        ]  # fmt: skip
+        return f"role {value.role_id}: {', '.join(rules) or 'none'}"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -25,7 +25,7 @@ from models.queries.operator.lists import guild_member_rows, guild_row, member_d
 from models.queries.privacy.holdings import person_counts, person_guilds
 from models.queries.privacy.opt_outs import opted_out_since
 from models.queries.tenants.member_settings import member_settings
-from models.types import DIRECT_MESSAGES, Block, DialogKey, StopRequester
+from models.types import DIRECT_MESSAGES, EVERYBODY, Block, DialogKey, StopRequester
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ async def guild_members_page(visit: Visit) -> Response:
 
 async def member_page(visit: Visit) -> Response:
     """One person in all guilds: where they are known, how much is stored."""
-    user_id = visit.number("user")
+    user_id = _user(visit)
     with translate_database_errors():
         async with visit.database.read() as session:
             guilds = await person_guilds(session, user_id=user_id)
@@ -86,7 +86,7 @@ async def guild_member_page(visit: Visit) -> Response:
 
 async def block(visit: Visit) -> Response:
     """Block a member of a guild for some days or for good, and stop what is being written for them."""
-    key = DialogKey(visit.number("guild"), visit.number("user"))
+    key = DialogKey(visit.number("guild"), _user(visit))
     reason, days = visit.fields.get("reason", "").strip() or None, visit.fields.get("days", "").strip()
     if key.guild_id == DIRECT_MESSAGES:
         raise HTTPException(400, "A block holds in a guild; there are none in direct messages.")
@@ -109,7 +109,7 @@ async def block(visit: Visit) -> Response:
 
 async def unblock(visit: Visit) -> Response:
     """End the block of a member."""
-    key = DialogKey(visit.number("guild"), visit.number("user"))
+    key = DialogKey(visit.number("guild"), _user(visit))
     await _require_guild(visit.database, key.guild_id)
     with translate_database_errors():
         async with visit.database.read() as session:
@@ -125,7 +125,7 @@ async def unblock(visit: Visit) -> Response:
 
 async def delete_member(visit: Visit) -> Response:
     """Delete what is stored of a person, in one guild or in all, once their id was typed."""
-    user_id = visit.number("user")
+    user_id = _user(visit)
     guild_id = visit.number("guild") if "guild" in visit.request.path_params else None
     if visit.fields.get("typed", "").strip() != str(user_id):
         problem = "Nothing was deleted: the id that was typed is another one."
@@ -142,8 +142,16 @@ async def delete_member(visit: Visit) -> Response:
     return visit.page("details/deleted.html", "Deleted", receipt=receipt, user_id=user_id, guild=guild_id)
 
 
+def _user(visit: Visit) -> int:
+    """The person in the path. 0 is nobody: what all members of a channel share is stored under it."""
+    user_id = visit.number("user")
+    if user_id == EVERYBODY:
+        raise HTTPException(404)
+    return user_id
+
+
 async def _guild_member(visit: Visit, problem: str = "") -> Response:
-    key, before = DialogKey(visit.number("guild"), visit.number("user")), None
+    key, before = DialogKey(visit.number("guild"), _user(visit)), None
     if visit.request.method != "POST":
         before = visit.cursor("before")
     with translate_database_errors():

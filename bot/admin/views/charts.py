@@ -120,7 +120,7 @@ def short_number(value: float) -> str:
 
 def _nice(most: float) -> float:
     """The next number that is 1, 2, 4, 6 or 10 times a power of ten: half of it is a short number too."""
-    if most <= 0:
+    if most < 1e-6:
         return 1.0
     power = 10.0 ** math.floor(math.log10(most))
     return next(step * power for step in (1, 2, 4, 6, 10) if most <= step * power * (1 + 1e-9))

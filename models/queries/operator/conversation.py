@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
@@ -80,9 +80,12 @@ async def opted_out(session: AsyncSession, *, user_ids: Collection[int]) -> froz
 
 @cross_tenant(OPERATOR)
 async def silent_speakers(session: AsyncSession, *, parts: PromptParts) -> bool:
-    """Return whether a prompt has words of somebody who opted out: who asked, who spoke before, who is quoted."""
+    """Return whether a prompt may have words of somebody who opted out: who asked, who spoke before, who is quoted."""
     turns = [parts.turn_id, *(pair.turn_id for pair in parts.history)]
-    authors = set(await session.scalars(select(Turn.author_id).where(ours(Turn), Turn.id.in_(turns))))
+    spoken = select(Turn.author_id).where(ours(Turn), Turn.id.in_(turns))
+    if parts.summary is not None:  # it tells what anybody said in the dialog before
+        spoken = select(Turn.author_id).where(ours(Turn), or_(Turn.id.in_(turns), Turn.dialog_id == parts.dialog_id))
+    authors = set(await session.scalars(spoken.distinct()))
     files = [*parts.files, *(file for pair in parts.history for file in pair.files)]
     named = {*authors, *(file.author_id for file in files), parts.key.user_id}
     return bool(await opted_out(session, user_ids={each for each in named if each is not None}))

@@ -16,7 +16,17 @@ from models import queries
 from models.database import Database
 from models.errors import DatabaseUnavailable
 from models.queries.administration import purges
-from models.types import DialogKey, MemberSettings, PurgeScope
+from models.queries.privacy import opt_outs
+from models.types import (
+    DialogKey,
+    GuildSettings,
+    MemberSettings,
+    PromptInputs,
+    PromptRecord,
+    PurgeScope,
+    RolePolicy,
+    TurnResult,
+)
 from tests.bot.admin.admin_kit import ANN, BEN, BOT, CEM, DAN, NASTY, NOW, browser, fill, raw
 
 HERE = f"/a/{BOT}/guilds/100"
@@ -126,6 +136,41 @@ class TestWithheld:
             assert "Opted out on" in said(await here.page(f"{HERE}/members/{BEN}"))
             assert "secret of Ben" not in said(await here.page(f"/a/{BOT}/search?q=secret&private=yes"))
 
+    async def test_a_prompt_with_words_of_who_opted_out(self, database: Database) -> None:
+        await fill(database)
+        ours, ann, eve = database.for_application(BOT), *(DialogKey(100, each, 5, shared=True) for each in (ANN, 12))
+        async with ours.write() as session:
+            first = await queries.begin_turn(session, key=eve, text="secret of Eve", author="Eve", limit=9, now=NOW)
+            done = TurnResult("to Eve", 1, 1, "stop", 1, 1, prompt=PromptRecord())
+            await queries.finish_turn(session, key=eve, turn_id=first.turn_id, result=done, now=NOW)
+        turns = []
+        for inputs in (PromptInputs(max_pairs=1, history_turn_id=first.turn_id, selected_turn_id=first.turn_id), None):
+            record = PromptRecord(num_pairs=1, first_turn_id=first.turn_id, inputs=inputs) if inputs else PromptRecord()
+            async with ours.write() as session:
+                turn = await queries.begin_turn(session, key=ann, text="mine", author="Ann", limit=9, now=NOW)
+                done = TurnResult("to Ann", 1, 1, "stop", 1, 1, prompt=record)
+                await queries.finish_turn(session, key=ann, turn_id=turn.turn_id, result=done, now=NOW)
+            turns.append(turn.turn_id)
+        async with browser(database) as here:
+            await here.sign_in()
+            assert "secret of Eve" in said(await here.page(f"{HERE}/turns/{turns[0]}"))
+            async with ours.write() as session:
+                await opt_outs.opt_out(session, user_id=12, now=NOW)
+            withheld = said(await here.page(f"{HERE}/turns/{turns[0]}"))
+            assert "somebody who has opted out" in withheld
+            assert "secret of Eve" not in withheld
+            assert "mine" in said(await here.page(f"{HERE}/turns/{turns[1]}"))  # it has no words of hers
+            await raw(
+                database,
+                "INSERT INTO dialog_summaries (id, dialog_id, from_turn_id, to_turn_id, text, created_at) "
+                "VALUES (5, :dialog, :turn, :turn, 'Eve told a secret', '2026-11-29 00:00:00+00')",
+                dialog=first.dialog_id, turn=first.turn_id,
+            )  # fmt: skip
+            await raw(database, "UPDATE turn_prompts SET summary_id = 5 WHERE turn_id = :turn", turn=turns[1])
+            told = said(await here.page(f"{HERE}/turns/{turns[1]}"))
+            assert "somebody who has opted out" in told
+            assert "Eve told" not in told
+
     async def test_private_words_are_shown_on_demand_alone(self, database: Database) -> None:
         ids = await fill(database)
         async with browser(database) as here:
@@ -219,6 +264,9 @@ class TestForeignIds:
                 assert answer.status_code == 404, path
                 assert "secret" not in answer.text
             assert await audit(database) == []
+            for user in (f"/a/{BOT}/members/0", f"{HERE}/members/0"):  # what a channel shares is stored under 0
+                assert (await here.get(user)).status_code == 404
+                assert (await here.send("/settings", f"{user}/delete", typed="0")).status_code == 404
             for action in (
                 f"/a/{BOT}/guilds/200/dialogs/{dialog}/end", f"/a/12/guilds/100/dialogs/{dialog}/end",
                 f"/a/{BOT}/guilds/999/members/{ANN}/block", f"/a/12/guilds/100/members/{ANN}/delete",
@@ -427,3 +475,19 @@ async def test_unknown_failures_tell_nothing(database: Database, monkeypatch: py
         assert answer.status_code == 500
         assert "secret" not in answer.text
         assert "frame-ancestors 'none'" in answer.headers.get("content-security-policy", "")
+
+
+async def test_settings_of_a_guild_are_readable(database: Database) -> None:
+    await fill(database)
+    async with database.for_application(BOT).write() as session:
+        roles = (RolePolicy(5, allowed=True, daily_turns=9),)
+        chosen = GuildSettings(roles=roles, channels=frozenset({77}), filter_words=("rude word",), max_chat_logs=6)
+        await queries.set_guild_settings(session, key=DialogKey(100, 0), settings=chosen, actor_id=None, now=NOW)
+    async with browser(database) as here:
+        await here.sign_in()
+        page = said(await here.page(HERE))
+        assert "roles role 5: allowed True, daily_turns 9 by the guild" in page
+        assert "max_chat_logs 6 by the guild" in page
+        assert "channels 77 by the guild" in page
+        assert "filter_words 1 by the guild" in page
+        assert "rude" not in page
