@@ -116,7 +116,7 @@ class MetricsPage:
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
                 is_up, texts = await asyncio.gather(self.engine.ready(), self.engine.metrics_pages())
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # RuntimeError: the client was closed, as the bot stops
             return False, ()
         return is_up, texts
 
@@ -159,7 +159,7 @@ async def _served(settings: Settings, port: int, page: MetricsPage) -> AsyncIter
         # A web page may let its own name lead to this machine, and then ask from within the operator's browser.
         if is_local and not is_loopback(_host_of(request)):
             return web.Response(status=403, text="This server answers to names of this machine only.\n")
-        return web.Response(body=await page.text(), headers={"Content-Type": prometheus.CONTENT_TYPE_LATEST})
+        return web.Response(body=await page.text(), headers={"Content-Type": prometheus.CONTENT_TYPE_PLAIN_0_0_4})
 
     app = web.Application()
     app.router.add_get("/metrics", show)

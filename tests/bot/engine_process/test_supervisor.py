@@ -97,7 +97,8 @@ class TestCommand:
         assert flags.endswith("--speculate off --kv-host-memory 2GiB --chat-template /t.jinja --max-batch 4")
 
     def test_several_gpus_go_through_torchruns_launcher_on_loopback(self):
-        command = engine_command(Settings(_env_file=None, gpus=4), Path("/run/x.sock"))
+        command = engine_command(Settings(_env_file=None, gpus=4, traces_url="http://x:4318"), Path("/run/x.sock"))
+        assert command[command.index("--traces-url") + 1] == "http://x:4318/v1/traces"
         assert command[1:3] == ["-m", "torch.distributed.run"]
         assert "--standalone" in command
         assert command[command.index("--nproc-per-node") + 1] == "4"
@@ -106,7 +107,8 @@ class TestCommand:
     def test_the_engine_accepts_the_flags(self):
         from engine.server.args import ServeOptions, parse
 
-        settings = Settings(_env_file=None, max_seq_len=512, device="cpu", quantize="int8", kv_host_memory="0")
+        given = {"max_seq_len": 512, "device": "cpu", "quantize": "int8", "kv_host_memory": "0"}
+        settings = Settings(_env_file=None, traces_url="http://x:4318", **given)
         command = engine_command(settings, Path("/run/x.sock"))
         assert isinstance(parse(command[3:]), ServeOptions)
 
