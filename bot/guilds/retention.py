@@ -63,7 +63,7 @@ class RetentionJobs:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._limits = limits_of(settings)
+        self._settings = settings
         self._interval = settings.cleanup_interval
         self._wall = wall
         self._monotonic = monotonic
@@ -127,7 +127,7 @@ class RetentionJobs:
             now = self._wall()
             if self._clock_jumped(now) or await self._too_much_at_once(now):
                 return None
-            report = await clean(self._database, limits=self._limits, now=now)
+            report = await clean(self._database, limits=limits_of(self._settings), now=now)
         except DatabaseUnavailable as error:
             _log.warning("cleanup put off, the database is not available", reason=error.reason)
             return None
@@ -146,7 +146,7 @@ class RetentionJobs:
         return True
 
     async def _too_much_at_once(self, now: datetime) -> bool:
-        seen = await count_idle_dialogs(self._database, limits=self._limits, now=now)
+        seen = await count_idle_dialogs(self._database, limits=limits_of(self._settings), now=now)
         if seen.open_dialogs < MIN_OPEN_DIALOGS or seen.would_end <= seen.open_dialogs * SUSPICIOUS_SHARE:
             self._was_suspicious = False
             return False
