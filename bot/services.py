@@ -24,6 +24,7 @@ from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
 from bot.monitoring import monitored
+from bot.reload import watch_reload
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
 from models.application import TERMINAL
@@ -124,6 +125,7 @@ async def serve(settings: Settings) -> None:
                 if settings.memory:
                     memory.start()
 
+            watch_reload(settings)
             lag = LoopLag()
             lag.start()
             discord = asyncio.create_task(run_discord(services, settings, on_login=start_jobs))

@@ -63,7 +63,7 @@ def main() -> None:
 def build_wheel(folder: Path) -> Path:
     """The wheel of what git tracks: no file that only lies in the checkout gets into it."""
     source = folder / "source"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S607
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def try_install(python: str, wheel: Path, place: Path, *, engine: bool) -> None:
 def run(command: Sequence[str], cwd: Path, *, code: int = 0, given: str = "") -> str:
     """Standard output of a command that must end with this code, without settings or paths of this checkout."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTHON"))}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         command, cwd=cwd, env=kept, input=given, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     expect(done.returncode == code, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -130,7 +130,7 @@ def _found() -> Iterator[str]:
     for version in VERSIONS:
         known = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python{version}")))]
         for path in filter(None, known):
-            if subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:  # noqa: S603
+            if subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
                 yield path
                 break
 

@@ -64,7 +64,7 @@ class RetentionJobs:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._limits = limits_of(settings)
+        self._settings = settings
         self._interval = settings.cleanup_interval
         self._wall = wall
         self._monotonic = monotonic
@@ -131,7 +131,7 @@ class RetentionJobs:
                 CLEANUP_RUNS.labels("skipped").inc()
                 return None
             with CLEANUP_SECONDS.time():
-                report = await clean(self._database, limits=self._limits, now=now)
+                report = await clean(self._database, limits=limits_of(self._settings), now=now)
         except DatabaseUnavailable as error:
             CLEANUP_RUNS.labels("unavailable").inc()
             _log.warning("cleanup put off, the database is not available", reason=error.reason)
@@ -156,7 +156,7 @@ class RetentionJobs:
         return True
 
     async def _too_much_at_once(self, now: datetime) -> bool:
-        seen = await count_idle_dialogs(self._database, limits=self._limits, now=now)
+        seen = await count_idle_dialogs(self._database, limits=limits_of(self._settings), now=now)
         if seen.open_dialogs < MIN_OPEN_DIALOGS or seen.would_end <= seen.open_dialogs * SUSPICIOUS_SHARE:
             self._was_suspicious = False
             return False

@@ -25,6 +25,7 @@ from bot.terminal.output import one_line_errors, print_json, print_table, with_d
 from bot.terminal.screen import inert
 from models.database import Database
 from models.maintenance import cleanup
+from models.maintenance.upgrade_backup import backup_before_upgrade, default_folder, old_revision
 from models.migrate import check_revision, head_revision, upgrade
 from models.private_files import write_text
 from models.queries import inspection
@@ -46,10 +47,22 @@ class Format(enum.StrEnum):
 
 
 @db_app.command("upgrade")
-def upgrade_command() -> None:
-    """Bring the database to the current schema. Safe to run twice, and in two places at once."""
+def upgrade_command(
+    backup: Annotated[
+        bool, typer.Option("--backup/--no-backup", help="Whether to back up first what an upgrade would change.")
+    ] = True,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--backup-dir", help="Where to; by default `backups` beside the SQLite file, or here."),
+    ] = None,
+) -> None:
+    """Back up the database and bring it to the current schema. Safe to run twice, and in two places at once."""
     with one_line_errors():
         url = load_settings().database_url
+        revision = old_revision(url) if backup else None
+        if revision is not None:
+            file = backup_before_upgrade(url, folder or default_folder(url), revision)
+            sys.stdout.write(f"Backed up revision {revision} into {file}; `guildllama db restore {file}` reads it.\n")
         upgrade(url)
         sys.stdout.write(f"{masked_url(url)} is at revision {head_revision()}.\n")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from models.errors import DatabaseError, DatabaseUnavailable
@@ -26,6 +27,20 @@ def backup(url: str, file: Path) -> int:
     Raises DatabaseError if `file` exists, DatabaseUnavailable if the database or the disk fails.
     """
     check_revision(url)
+    with written_beside(file, url) as part:
+        if sqlite_path(url) is None:
+            copy_database(url, f"sqlite:///{part}")
+    check_revision(f"sqlite:///{file}")
+    return file.stat().st_size
+
+
+@contextmanager
+def written_beside(file: Path, url: str) -> Iterator[Path]:
+    """A file beside `file`, which takes its name at the end of this block, checked and on the disk; or is removed.
+
+    It holds a copy of a SQLite database already; of another one, the block writes it. Raises DatabaseError if `file`
+    exists, DatabaseUnavailable if the database or the disk fails.
+    """
     if file.exists():
         raise DatabaseError(f"{file} exists already; choose another name")
     if not file.parent.is_dir():
@@ -34,10 +49,9 @@ def backup(url: str, file: Path) -> int:
     part.unlink(missing_ok=True)
     path = sqlite_path(url)
     try:
-        if path is None:
-            copy_database(url, f"sqlite:///{part}")
-        else:
+        if path is not None:
             _copy_file(path, part)
+        yield part
         _check_and_sync(part)
         part.rename(file)
     except sqlite3.Error as error:
@@ -47,7 +61,6 @@ def backup(url: str, file: Path) -> int:
     finally:
         for leftover in (part, part.with_name(part.name + "-wal"), part.with_name(part.name + "-shm")):
             leftover.unlink(missing_ok=True)
-    return file.stat().st_size
 
 
 def restore(file: Path, url: str, *, replace: bool = False) -> tuple[TableCopy, ...]:
@@ -83,12 +96,11 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _check_and_sync(part: Path) -> None:
-    """Checkpoint the WAL into the file, check integrity and revision, and fsync it."""
+    """Checkpoint the WAL into the file, check its integrity, and fsync it."""
     with closing(sqlite3.connect(part)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
         if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
             raise DatabaseUnavailable("the backup did not come out sound; the disk may be full or failing")
-    check_revision(f"sqlite:///{part}")
     descriptor = os.open(part, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -54,7 +54,7 @@ def copy_database(source_url: str, target_url: str, *, replace: bool = False) ->
 
 
 def _copy(source: Engine, target: Engine, replace: bool) -> tuple[TableCopy, ...]:
-    with _snapshot(source) as reading, target.begin() as writing:
+    with snapshot(source) as reading, target.begin() as writing:
         tables = Base.metadata.sorted_tables
         for table in reversed(tables):
             if replace:
@@ -103,7 +103,8 @@ def _canonical(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _snapshot(engine: Engine) -> Connection:
+def snapshot(engine: Engine) -> Connection:
+    """A connection whose reads all see one state of the database."""
     if engine.dialect.name == "sqlite":
         return engine.connect()
     return engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
