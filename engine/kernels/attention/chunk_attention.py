@@ -104,8 +104,6 @@ def attend_tile(
         v_present = within_head(mask[:, None], d[None, :], D, DB)
         kt = tl.load(k_cache + base[None, :] + d[:, None], mask=k_present, other=0.0)
         vt = tl.load(v_cache + base[:, None] + d[None, :], mask=v_present, other=0.0)
-        if FINITE:
-            vt = tl.where(tl.abs(vt.to(tl.float32)) < float("inf"), vt, 0.0).to(vt.dtype)
     else:
         page_ids = tl.load(table + at // PAGE).to(tl.int64)
         base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
@@ -114,7 +112,11 @@ def attend_tile(
     score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
     if SCALED:
         ks, vs = load_kv_scales(scales, page_ids, at, kv_head, at < end, scale_stride, PAGE)
+        if FINITE:
+            vs = tl.where(tl.abs(vs) < float("inf"), vs, 0.0)
         score = score * ks[None, :]
+    elif FINITE:
+        vt = tl.where(tl.abs(vt.to(tl.float32)) < float("inf"), vt, 0.0).to(vt.dtype)
     score = soft_cap(score, CAP)
     if MASKED:
         seen = at[None, :] <= query_positions[:, None]

@@ -103,7 +103,7 @@ def verify_attention_kernel(
                 m, denom, acc = attend_tile(
                     q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + query, head, page_stride,
                     token_stride, head_stride, scale_stride, scale, m, denom, acc,
-                    D, PAGE, SCALED, True, DB, WINDOW, CAP, not SCALED,
+                    D, PAGE, SCALED, True, DB, WINDOW, CAP, True,
                 )  # fmt: skip
             out_at = out + token * (G * H * D) + q_head * D + d[None, :]
             if num_splits == 1:
