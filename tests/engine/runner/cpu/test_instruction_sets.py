@@ -45,9 +45,10 @@ def test_products_are_the_same_to_the_bit(instructions: str) -> None:
     assert instructions == "avx2" or forced._name != plain._name
     for shape in SHAPES:
         x = tokens(TOKENS, shape[1])
-        for bits, weight in ((8, weights(shape)), (4, weights(shape)), (4, codes_of_a_file(shape))):
-            expected, got = (NativeLinear(library, weight, bits) for library in (plain, forced))
-            assert got.matrix.has_minimums == (bits == 4 and weight[0, 0] % 0.0078125 != 0)
+        for form in ("int8", "int4", "centred int4"):
+            weight = codes_of_a_file(shape) if form == "centred int4" else weights(shape)
+            expected, got = (NativeLinear(library, weight, 8 if form == "int8" else 4) for library in (plain, forced))
+            assert got.matrix.has_minimums == (form == "int4")
             assert torch.equal(got(x), expected(x))
             for count in (1, 5, 16, 33):
                 assert torch.equal(got(x[3 : 3 + count]), expected(x)[3 : 3 + count])

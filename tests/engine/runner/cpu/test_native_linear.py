@@ -58,6 +58,21 @@ def test_codes_of_a_file_are_kept_where_a_group_does_not_use_all_of_them(magnitu
     assert exact(codes * steps * 2.0**magnitude, tokens(9, 256))
 
 
+def test_only_matrices_of_centred_codes_have_no_minimums() -> None:
+    """In one group less than all, code 8 does not stand for zero."""
+    generator = torch.Generator().manual_seed(9)
+    codes = torch.randint(-8, 8, (5000, 64), generator=generator)
+    library, x = require_compiled_library(), tokens(9, 64)
+    centred = NativeLinear(library, codes * 0.0078125, 4)
+    codes[4999, 32:64] = 8
+    codes[4999, 33] = 1
+    other = NativeLinear(library, codes * 0.0078125, 4)
+    assert (centred.matrix.has_minimums, other.matrix.has_minimums) == (0, 1)
+    assert centred._data.numel() * 10 == other._data.numel() * 9
+    assert torch.allclose(centred(x)[:, :4999], other(x)[:, :4999], atol=1e-5)
+    assert exact(codes * 0.0078125, x)
+
+
 def test_codes_with_zero_points_are_kept_but_for_the_rounding_of_the_minimum() -> None:
     generator = torch.Generator().manual_seed(8)
     codes = (torch.randn(96, 256, generator=generator) * 2 + 7).round().clamp(0, 15)
