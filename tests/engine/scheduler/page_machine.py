@@ -58,9 +58,13 @@ class MemoryStore:
         self._kept: tuple[dict[int, int], list[StoredPage]] = ({}, [])
 
     def reopen(self, lost: set[int]) -> None:
-        """As an engine that starts finds it: what the last commit said, and without the content of some records."""
+        """As an engine that starts finds it: what the last commit said, and without the content of some records.
+
+        A `PageStore` overwrites what was written since that commit.
+        """
         self.stamps, self.pages = dict(self._kept[0]), [replace(page) for page in self._kept[1]]
-        self.contents = {key: content for key, content in self.contents.items() if key[0] not in lost}
+        committed = self.stamps.items()
+        self.contents = {key: each for key, each in self.contents.items() if key in committed and key[0] not in lost}
         self.catalogue = {page.record: (self.stamps[page.record], page) for page in self.pages}
 
     def put(self, record: int, stamp: int, images: Images, number: int, page: StoredPage | None) -> None:
