@@ -48,7 +48,7 @@ check: dev  ## lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/bench/scripts
+	$(BIN)/mypy docs/bench/scripts deploy
 	$(BIN)/lint-imports
 
 format: dev  ## let ruff rewrite what it can

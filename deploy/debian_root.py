@@ -124,7 +124,7 @@ def inside(
 
 def use(root: Path, image: Image, *, engine: bool) -> None:
     """Start the program as compose.yaml does: read-only root, a few folders in memory, another user than root."""
-    subprocess.run(["mount", "--bind", root, root], check=True)
+    subprocess.run(["mount", "--rbind", root, root], check=True)
     for folder in TMPFS:
         # As Docker mounts one; /data and /cache are volumes there.
         options = "mode=1777,noexec,nosuid,nodev" if folder == "/tmp" else "uid=10001,gid=10001,mode=0700"

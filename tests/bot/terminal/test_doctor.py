@@ -290,6 +290,7 @@ class TestEngine:
         [wrong] = bad(engine_part.findings(made(model="/no/such/model")))
         assert "GUILDLLAMA_MODEL=/no/such/model: " in wrong.found
 
+    @pytest.mark.long
     def test_a_template_that_cannot_be_used(self, tmp_path: Path):
         (tmp_path / "t.jinja").write_text("{% for x in %}")
         [wrong] = bad(engine_part.findings(made(chat_template=str(tmp_path / "t.jinja"))))
