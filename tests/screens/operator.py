@@ -33,7 +33,6 @@ async def operator(here: World | None = None) -> None:
             async with served(database, settings) as link:
                 page = await chromium.new_page(viewport=DESKTOP, device_scale_factor=1.5)
                 await page.goto(link)
-                await _shot(page, "operator-login")
                 await page.get_by_role("button", name="Sign in").click()
                 await page.wait_for_timeout(3000)
                 base, guild = link.partition("/login")[0], f"/a/{BOT}/guilds/{GUILD}"
