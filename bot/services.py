@@ -19,9 +19,9 @@ from bot.engine_client.client import EngineClient
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
-from bot.monitoring import monitored
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
+from bot.telemetry.server import monitored
 from models.application import TERMINAL
 from models.database import Database
 

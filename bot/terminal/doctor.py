@@ -10,10 +10,10 @@ import typer
 
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.hub.resolve import resolve_model
-from bot.monitoring import listening_socket
 from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
-from bot.telemetry.tracing import INSTALL, MISSING, tracing_is_installed
+from bot.telemetry.server import listening_socket
+from bot.telemetry.span_export import INSTALL, MISSING, tracing_is_installed
 from models import errors as stored
 from models.migrate import check_revision, head_revision
 from models.private_files import readable_by_others

@@ -1,110 +1,30 @@
-"""Serves the bot's numbers, and with them those of our own engine, at http://METRICS_HOST:METRICS_PORT/metrics.
+"""What an operator watches is served and sent, where the settings ask for it.
 
-The numbers are `bot.telemetry.metrics`'. They are put together when Prometheus asks, at most once a second. The
-engine's are parsed and written anew, so that a server that answers something else cannot spoil the page. Starts the
-traces as well.
-Knows aiohttp's server and settings; knows no message.
+The numbers at http://METRICS_HOST:METRICS_PORT/metrics, for this machine alone unless the operator says otherwise; the
+spans to the collector at TRACES_URL. Knows aiohttp's server and settings; knows no message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import prometheus_client as prometheus
 import structlog
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from bot.errors import ConfigError
 from bot.settings import Settings, is_loopback
 from bot.telemetry import metrics
-from bot.telemetry.tracing import INSTALL, MISSING, otlp_exporter, start_tracing
+from bot.telemetry.page import CONTENT_TYPE, MetricsPage
+from bot.telemetry.span_export import INSTALL, MISSING, otlp_exporter, start_tracing
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 log = structlog.get_logger(__name__)
-
-ENGINE_PREFIX = "guildllama_engine_"
-MAX_ENGINE_CHARS = 1 << 20
-SCRAPE_SECONDS = 4.0
-"""For the engine's answer; Prometheus itself waits for 10 s."""
-_SHARED_SECONDS = 1.0
-"""How long a page is shown to others who ask."""
-
-
-class Engine(Protocol):
-    """What is asked of the engine's client."""
-
-    async def ready(self) -> bool:
-        """Whether the server would answer now."""
-
-    async def metrics(self) -> str:
-        """The text of its /metrics, or ""."""
-
-
-def engine_families(text: str) -> list[Metric]:
-    """The numbers of our own engine in this text, by the names that it gives them; [] if it cannot be read."""
-    if len(text) > MAX_ENGINE_CHARS:
-        return []
-    try:
-        families = {family.name: family for family in text_string_to_metric_families(text)}
-    except (ValueError, KeyError, IndexError, TypeError):
-        return []
-    return [family for name, family in families.items() if name.startswith(ENGINE_PREFIX) and family.samples]
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-class MetricsPage:
-    """The text that Prometheus scrapes. `engine` is None until there is one."""
-
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self._lock = asyncio.Lock()
-        self._page = b""
-        self._made_at = -_SHARED_SECONDS
-
-    async def text(self) -> bytes:
-        """The page, at most a second old."""
-        async with self._lock:
-            if time.monotonic() - self._made_at >= _SHARED_SECONDS:
-                self._page = await self._make()
-                self._made_at = time.monotonic()
-            return self._page
-
-    async def _make(self) -> bytes:
-        is_up, text = await self._ask_engine()
-        families = await asyncio.to_thread(engine_families, text)
-        metrics.ENGINE_UP.set(is_up)
-        metrics.ENGINE_METRICS_UP.set(bool(families))
-        own = prometheus.generate_latest(metrics.REGISTRY)
-        rest = prometheus.CollectorRegistry()
-        rest.register(_Families(families))
-        return own + prometheus.generate_latest(rest)
-
-    async def _ask_engine(self) -> tuple[bool, str]:
-        if self.engine is None:
-            return False, ""
-        try:
-            async with asyncio.timeout(SCRAPE_SECONDS):
-                is_up, text = await asyncio.gather(self.engine.ready(), self.engine.metrics())
-        except (TimeoutError, RuntimeError):  # RuntimeError: the client was closed, as the bot stops
-            return False, ""
-        return is_up, text
 
 
 @asynccontextmanager
@@ -145,7 +65,7 @@ async def _served(settings: Settings, port: int, page: MetricsPage) -> AsyncIter
         # A web page may let its own name lead to this machine, and then ask from within the operator's browser.
         if is_local and not is_loopback(_host_of(request)):
             return web.Response(status=403, text="This server answers to names of this machine only.\n")
-        return web.Response(body=await page.text(), headers={"Content-Type": prometheus.CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(body=await page.text(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/metrics", show)
