@@ -48,7 +48,7 @@ _MIN_LEVELS = {
     "aiosqlite": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "asyncio": logging.WARNING,
-    "opentelemetry": logging.CRITICAL,  # `bot.telemetry.tracing` says what is lost
+    "opentelemetry": logging.CRITICAL,  # `bot.telemetry.span_export` says what is lost
 }
 Event = MutableMapping[str, Any]
 

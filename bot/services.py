@@ -23,10 +23,10 @@ from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
-from bot.monitoring import monitored
 from bot.reload import watch_reload
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
+from bot.telemetry.server import monitored
 from models.application import TERMINAL
 from models.database import Database
 

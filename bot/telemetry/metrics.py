@@ -2,7 +2,7 @@
 
 One set a process, as with a logger: what counts imports this module. Labels have few values, all known beforehand, and
 none of them names a guild, a member or a text. Counting takes microseconds, whether or not anybody reads it.
-Knows nothing of what it counts; `bot.monitoring` serves it.
+Knows nothing of what it counts; `server` beside it serves it.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ async def test_a_port_that_is_taken_ends_the_start_with_one_line(sqlite_url: str
 
 @SQLITE
 async def test_a_collector_that_is_away_delays_nothing(database_url: str, tmp_path: Path) -> None:
-    away, waits = f"http://127.0.0.1:{free_port()}", {"bot.telemetry.tracing._FLUSH_SECONDS": 0.5}
+    away, waits = f"http://127.0.0.1:{free_port()}", {"bot.telemetry.span_export._FLUSH_SECONDS": 0.5}
     async with world(database_url, tmp_path, constants=waits, TRACES_URL=away) as here:
         guild, ann = await here.member()
         asked = await here.ask(guild, ann, f"{WORD} hello")

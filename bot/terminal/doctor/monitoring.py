@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bot.settings import Settings
-from bot.telemetry.tracing import INSTALL, MISSING, tracing_is_installed
+from bot.telemetry.span_export import INSTALL, MISSING, tracing_is_installed
 from bot.terminal.doctor.findings import Finding, bad, ok
 
 

@@ -16,15 +16,14 @@ from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
 from bot.errors import BotError, EngineUnavailable
-from bot.telemetry import tracing
+from bot.telemetry import span_export, tracing
+from bot.telemetry.span_export import otlp_exporter, start_tracing
 from bot.telemetry.tracing import (
     event_arrived,
     mark,
     message_span,
     note,
-    otlp_exporter,
     span,
-    start_tracing,
     trace_headers,
     trace_id,
 )
@@ -154,7 +153,7 @@ async def test_work_that_is_no_message_has_no_spans(exporter: InMemorySpanExport
 def test_spans_that_are_lost_are_told_once_and_their_sender_waits_for_seconds_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracing, "_EXPORT_SECONDS", 0.2)
+    monkeypatch.setattr(span_export, "_EXPORT_SECONDS", 0.2)
     monkeypatch.setattr(logging.getLogger("opentelemetry"), "level", logging.CRITICAL)  # as `bot.log` sets it
     sender = otlp_exporter("http://127.0.0.1:9/v1/traces")
     with capture_logs() as logged:

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from bot import monitoring
 from bot.errors import ConfigError
-from bot.monitoring import MAX_ENGINE_CHARS, MetricsPage, engine_families, monitored
 from bot.settings import Settings
+from bot.telemetry import page as page_module
+from bot.telemetry.page import MAX_ENGINE_CHARS, MetricsPage, engine_families
+from bot.telemetry.server import monitored
 from engine.core.stats import STEP_BOUNDS, WAIT_BOUNDS, EngineStats, Histogram
 from engine.server.metrics import Metrics
 from tests.bot.metric_values import Page
@@ -119,7 +120,7 @@ async def test_a_family_that_comes_twice_is_on_the_page_once() -> None:
 async def test_an_engine_that_does_not_answer_holds_the_page_up_for_seconds_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(monitoring, "SCRAPE_SECONDS", 0.1)
+    monkeypatch.setattr(page_module, "SCRAPE_SECONDS", 0.1)
     page = MetricsPage()
     page.engine = FakeEngine(engine_text(), seconds=60)
     async with asyncio.timeout(5):
