@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     gpus: int | None = Field(None, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     chat_template: str | None = None
-    quantize: Literal["auto", "none", "int8", "int4"] = "auto"
+    quantize: Literal["auto", "none", "int8", "int4", "fp8"] = "auto"
     speculate: Literal["auto", "ngram", "off"] = "auto"
     kv_host_memory: str = "auto"
     kv_dir: str | None = None

@@ -19,7 +19,7 @@ from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
 PAGE_SIZE: Final = 16
 MAX_GPU_ROWS: Final = 256  # unless the user asks for more
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-QUANTIZE: Final = ("auto", "none", "int8", "int4")
+QUANTIZE: Final = ("auto", "none", "int8", "fp8", "int4")
 SPECULATE: Final = ("auto", "ngram", "off")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
 _UP_TO_4_BITS: Final = ("Q4_", "IQ4_", "MXFP4", "Q2_", "Q3_", "int4")  # files' bits that int4 stands in for
@@ -91,6 +91,8 @@ def resolve(
     torch_device = _device(device, local_rank, share_gpu)
     on_gpu = torch_device.type == "cuda"
     _check_kv_dtype(kv_dtype, torch_device)
+    if _one_of("--quantize", quantize, QUANTIZE) == "fp8":
+        _check_fp8("--quantize", torch_device, instead="auto, none, int8 or int4")
     if _one_of("--speculate", speculate, SPECULATE) == "ngram" and on_gpu:
         raise ConfigError("--speculate", expected="auto or off on a GPU, which verifies no drafts yet", found=speculate)
     if max_context is not None and not 1 < max_context <= spec.max_context:
@@ -155,7 +157,7 @@ def default_dtype(spec: ModelSpec, *, on_gpu: bool) -> torch.dtype:
 
 def _quantize(choice: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
     """auto: `default_quantize`, unless a dtype was chosen."""
-    if _one_of("--quantize", choice, QUANTIZE) != "auto":
+    if choice != "auto":
         return choice
     return default_quantize(spec, on_gpu=on_gpu) if dtype == "auto" else "none"
 
@@ -173,9 +175,17 @@ def _check_kv_dtype(choice: str, device: torch.device) -> None:
     _one_of("--kv-dtype", choice, KV_DTYPES)
     if choice != "auto" and device.type != "cuda":
         raise ConfigError("--kv-dtype", expected="auto on a CPU", found=choice)
-    if choice == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+    if choice == "fp8":
+        _check_fp8("--kv-dtype", device, instead="auto or int8")
+
+
+def _check_fp8(flag: str, device: torch.device, *, instead: str) -> None:
+    """ConfigError where there is no arithmetic for fp8: on a CPU, and on GPUs before Ada."""
+    if device.type != "cuda":
+        raise ConfigError(flag, expected=f"{instead}: a CPU has no arithmetic for fp8", found="fp8")
+    if torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
-        raise ConfigError("--kv-dtype", expected=f"auto or int8: the {name} has no arithmetic for fp8", found=choice)
+        raise ConfigError(flag, expected=f"{instead}: the {name} has no arithmetic for fp8", found="fp8")
 
 
 def _threads(ranks: int) -> int:

@@ -1,29 +1,31 @@
 """Measures the loss of quantized weights and KV caches on a GPU against unquantized ones, on real text.
 
-    python -m engine.bench.loss [int8 int4 kv-int8 …] [--model smollm2] [--tokens 512] [--text FILE …]
+    python -m engine.bench.loss [int8 fp8 kv-int8 …] [--model smollm2] [--tokens 512] [--text FILE …] [--together]
 
 Prints one JSON line for each variant: mean and 99th percentile of the KL divergence of the next-token distributions
-(nats), agreement of the most likely token, and both perplexities. On a GPU the text goes through the kernels: a prompt
-in one step, then one token at a time with teacher forcing. On a CPU, or with --plain, it goes through plain torch.
+(nats), agreement of the most likely token, and both perplexities. On a GPU the text goes through the kernels that serve
+it: a prompt in one step, then one token at a time with teacher forcing; with --together all texts at once, each in its
+own row, through the kernels for several rows. On a CPU, or with --plain, it goes through plain torch.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.bench.report import emit
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.layers.fp8_tokens import rounded_tokens
 from engine.layers.paged_attention import PLAIN, AttentionRule, DenseAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
-from engine.model.quantization import quantize_block, quantized_weight
+from engine.model.quantization import has_wider_matrices, quantize_block, quantized_weight
 from engine.model.transformer import Block, Transformer
 from engine.runner.memory import kv_storage
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
@@ -32,11 +34,18 @@ PROMPT_LEN = 160  # tokens of the first step: enough for the kernels for many to
 # By name: (quantize, kv_dtype).
 VARIANTS = {
     "int8": ("int8", "auto"),
+    "fp8": ("fp8", "auto"),
+    "fp8-both": ("fp8-both", "auto"),  # all activations in fp8, too, as the kernels have a prompt's; plain torch only
     "int4": ("int4", "auto"),
     "int4-shuffled": ("int4-shuffled", "auto"),
     "kv-int8": ("none", "int8"),
     "kv-fp8": ("none", "fp8"),
+    "int8+kv-int8": ("int8", "int8"),
+    "int8+kv-fp8": ("int8", "fp8"),
+    "fp8+kv-int8": ("fp8", "int8"),
+    "fp8+kv-fp8": ("fp8", "fp8"),
     "int4+kv-int8": ("int4", "int8"),
+    "int4+kv-fp8": ("int4", "fp8"),
 }
 DOCUMENTS = ("CONTRIBUTING.md", "LICENSE", "docs/http-api.md")
 
@@ -50,14 +59,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=512, help="of each text")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--plain", action="store_true", help="plain torch, on a GPU too")
+    parser.add_argument("--together", action="store_true", help="the texts in one batch, not one after the other")
     options = parser.parse_args(arguments)
     checkpoint = open_checkpoint(options.model)
     tokens = min(options.tokens, checkpoint.spec.max_context)
-    config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=1)
     texts = read_texts(checkpoint, tokens, options.text)
-    for line in lines(
-        config, checkpoint, texts, options.variants or list(VARIANTS), options.plain or config.device.type != "cuda"
-    ):
+    rows = len(texts) if options.together else 1
+    config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=rows)
+    plain = options.plain or config.device.type != "cuda"
+    names = options.variants or [name for name in VARIANTS if plain or name != "fp8-both"]
+    for line in lines(config, checkpoint, texts, names, plain):
         emit({"model": options.model, **line})
     return 0
 
@@ -65,7 +76,10 @@ def main(arguments: Sequence[str]) -> int:
 def lines(
     config: EngineConfig, checkpoint: Checkpoint, texts: list[list[int]], variants: Sequence[str], plain: bool
 ) -> Iterator[dict[str, object]]:
-    """One line for each variant; `config` is the unquantized one. `plain`: plain torch instead of the kernels."""
+    """One line for each variant; `config` is the unquantized one, and its rows are the texts that are read at once.
+
+    `plain`: plain torch instead of the kernels.
+    """
     compute = log_probabilities_in_torch if plain else log_probabilities_through_kernels
     reference = compute(config, quantized_model(config, checkpoint), texts)
     for variant in variants:
@@ -77,6 +91,7 @@ def lines(
             "kv_dtype": kv_dtype,
             "stored_as": checkpoint.spec.quantization or str(checkpoint.spec.dtype).removeprefix("torch."),
             "through": "plain torch" if plain else "kernels",
+            "rows": config.max_num_seqs,
             "device": torch.cuda.get_device_name(config.device) if config.device.type == "cuda" else "cpu",
             "dtype": str(config.dtype).removeprefix("torch."),
             **compare(reference, quantized, [ids[-len(each) :] for ids, each in zip(texts, reference, strict=True)]),
@@ -87,9 +102,14 @@ def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer
     """The model with its weights quantized as on a GPU, on any device."""
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, quantize_shuffled)
-    bits = {"int8": 8, "int4": 4}.get(config.quantize)
-    exact = bits is not None and checkpoint.spec.quantization is not None
-    return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None, exact=exact)
+    if config.quantize == "fp8-both":
+        return load_model(config, checkpoint, quantize_both)
+    bits = {"int8": 8, "fp8": 8, "int4": 4}.get(config.quantize)
+    stored = checkpoint.spec.quantization
+    if bits is None:
+        return load_model(config, checkpoint)
+    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8", mixed=has_wider_matrices(stored))
+    return load_model(config, checkpoint, quantize, exact=bits == 4 and stored is not None)
 
 
 def quantize_shuffled(block: Block) -> None:
@@ -102,6 +122,27 @@ def quantize_shuffled(block: Block) -> None:
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
         layer.weight[:, order] = quantized_weight(layer.weight[:, order], 4).dequantize().to(layer.weight.dtype)
+
+
+class RoundedInput(nn.Module):
+    """A quantized weight whose input is in fp8, too."""
+
+    def __init__(self, weight: nn.Module) -> None:
+        super().__init__()
+        self._weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [T, columns] -> [T, rows]."""
+        result: Tensor = self._weight(rounded_tokens(x))
+        return result
+
+
+def quantize_both(block: Block) -> None:
+    """Quantize a block's weights and its products' inputs to fp8."""
+    quantize_block(block, 8, fp8=True)
+    for layer in block.linears:
+        if layer.quantized is not None:
+            layer.quantized = RoundedInput(layer.quantized)
 
 
 class QuantizedKVAttention(DenseAttention):
@@ -131,34 +172,43 @@ def log_probabilities_in_torch(config: EngineConfig, model: Transformer, texts: 
 def log_probabilities_through_kernels(
     config: EngineConfig, model: Transformer, texts: list[list[int]], prompt_len: int = PROMPT_LEN
 ) -> list[Tensor]:
-    """The same, from the prompt's last token on."""
+    """The same, from each prompt's last token on; as many texts at a time as the config has rows."""
     from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton
 
     class TeacherForcedRunner(CudaRunner):
-        """Decodes a given token instead of the sampled one, in its only row."""
+        """Decodes given tokens instead of the sampled ones."""
 
-        def step(self, plan: StepPlan, token: int | None) -> Tensor:
-            """Log probabilities of the next token after the plan, [vocab_size]."""
-            if token is not None:
-                self._batch_state.last_tokens[0] = token
+        def step(self, plan: StepPlan, tokens: Mapping[int, int]) -> list[Tensor]:
+            """Log probabilities of the next token [vocab_size] for each sample of the plan; `tokens` by row."""
+            for row, token in tokens.items():
+                self._batch_state.last_tokens[row] = token
             self._synchronize()
-            self.wait(self.execute_async(plan))
+            rows = self.wait(self.execute_async(plan))
             self._synchronize()
-            return self._forward.logits[0].double().log_softmax(-1)
+            return list(self._forward.logits[: len(rows)].double().log_softmax(-1))
 
         def _synchronize(self) -> None:
             if self._gpu:
                 torch.cuda.synchronize(self._device)
 
+    per_row = config.max_pages_per_seq
     runner = TeacherForcedRunner(config, model)
-    runner.start(config.max_pages_per_seq)
-    pages = tuple((0, index, index) for index in range(config.max_pages_per_seq))
-    results = []
-    for ids in texts:
-        chunk = PrefillChunk(0, 0, tuple(ids[:prompt_len]), True)
-        steps = [runner.step(StepPlan(0, (NewSequence(0, 0.0, 1.0, 1),), pages, (chunk,)), None)]
-        steps += [runner.step(StepPlan(1, decode_rows=(0,)), token) for token in ids[prompt_len:]]
-        results.append(torch.stack(steps))
+    runner.start(per_row * config.max_num_seqs)
+    pages = tuple((row, index, row * per_row + index) for row in range(config.max_num_seqs) for index in range(per_row))
+    results: list[Tensor] = []
+    for first in range(0, len(texts), config.max_num_seqs):
+        batch = texts[first : first + config.max_num_seqs]
+        steps: list[list[Tensor]] = []
+        for row, ids in enumerate(batch):
+            chunk = PrefillChunk(row, 0, tuple(ids[:prompt_len]), True)
+            new = NewSequence(row, 0.0, 1.0, 1)
+            steps.append(runner.step(StepPlan(0, (new,), pages if row == 0 else (), (chunk,)), {}))
+        for position in range(prompt_len, max(map(len, batch))):
+            tokens = {row: ids[position] for row, ids in enumerate(batch) if position < len(ids)}
+            sampled = runner.step(StepPlan(1, decode_rows=tuple(tokens)), tokens)
+            for row, log_probabilities in zip(tokens, sampled, strict=True):
+                steps[row].append(log_probabilities)
+        results += map(torch.stack, steps)
     runner.close()
     return results
 

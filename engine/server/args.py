@@ -137,7 +137,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
+    model.add_argument("--quantize", default="auto", help="weights: auto, none, int8, int4, or fp8 on GPUs since Ada")
     model.add_argument("--kv-dtype", default="auto", help="KV cache: auto, fp8 or int8")
     model.add_argument(
         "--speculate", default="auto", metavar="MODE",

@@ -24,6 +24,7 @@ from engine.kernels.attention.attention_rules import (
 )
 from engine.kernels.attention.kv_quantization import (
     bf16_bits,
+    is_packed,
     load_kv_scales,
     quantize_vectors,
     scale_arguments,
@@ -37,6 +38,7 @@ from engine.kernels.attention.split_kv import (
     combine_group_splits,
     combine_splits,
 )
+from engine.kernels.eight_bits import unpack_bytes
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 
@@ -94,14 +96,14 @@ def decode_attention_kernel(
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PREFIX: tl.constexpr, PARTS: tl.constexpr,
-    PDL: tl.constexpr,
+    PACKED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for each kv head and each item of the work list. Pointers: see `decode_attention`.
 
     H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`; DB: D
-    padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts. `scale` is
-    the scores' factor times log2(e), and `one` is 1.0.
+    padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts; PACKED:
+    caches of 8 bits, read two elements at a time. `scale` is the scores' factor times log2(e), and `one` is 1.0.
     """
     head = tl.program_id(0)
     item = tl.program_id(1)  # the slower grid index, so that programs without an item start last
@@ -195,6 +197,46 @@ def decode_attention_kernel(
         total = tl.sum(denom * lane_scale, 0) + p_new
         o = tl.sum(acc * lane_scale[:, None], 0)[None, :] + p_new[:, None] * v.to(tl.float32)[None, :]
         m_all = top + tl.zeros([GP], tl.float32)
+    elif PACKED:
+        # The even and the odd elements of heads have a sum of their own: those of a word of 16 bits of the caches.
+        word = tl.arange(0, DB // 2)
+        k_words = k_cache.to(tl.pointer_type(tl.int16))
+        v_words = v_cache.to(tl.pointer_type(tl.int16))
+        FP8: tl.constexpr = not SCALED
+        q_even = q_even.to(q.dtype)
+        q_odd = q_odd.to(q.dtype)
+        v_even, v_odd = tl.split(tl.reshape(v.to(tl.float32), [DB // 2, 2]))
+        m_all = new_score
+        total = tl.where(has_new, tl.full([GP], 1.0, tl.float32), tl.zeros([GP], tl.float32))
+        o_even = tl.where(has_new, v_even[None, :] + tl.zeros([GP, DB // 2], tl.float32), 0.0)
+        o_odd = tl.where(has_new, v_odd[None, :] + tl.zeros([GP, DB // 2], tl.float32), 0.0)
+        for tile in tl.range(first_tile, end_tile, num_stages=STAGES):
+            at = tile * TILE + t
+            mask = at < pos
+            if WINDOW > 0:
+                mask = mask & (at > pos - WINDOW)
+            page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
+            base = page_ids * (page_stride // 2) + (at % PAGE) * (token_stride // 2) + head * (head_stride // 2)
+            k_present = within_head(mask[None, :], word[:, None], D // 2, DB // 2)
+            v_present = within_head(mask[:, None], word[None, :], D // 2, DB // 2)
+            kt = tl.load(k_words + base[None, :] + word[:, None], mask=k_present, other=0)
+            vt = tl.load(v_words + base[:, None] + word[None, :], mask=v_present, other=0)
+            score = tl.dot(q_even, unpack_bytes(kt, 0, FP8, q.dtype), input_precision="ieee")
+            score = tl.dot(q_odd, unpack_bytes(kt, 1, FP8, q.dtype), score, input_precision="ieee") * scale
+            if SCALED:
+                ks, vs = load_kv_scales(scales, page_ids, at, head, mask, scale_stride, PAGE)
+                score = score * ks[None, :]
+            score = soft_cap(score, CAP)
+            score = tl.where(mask[None, :], score, -1.0e30)
+            m_all, total, alpha, p = online_softmax_weights(score, mask, m_all, total, True)
+            if SCALED:
+                p = p * vs[None, :]
+            p = p.to(q.dtype)  # `one`: see below
+            o_even = (
+                o_even * alpha[:, None] + tl.dot(p, unpack_bytes(vt, 0, FP8, q.dtype), input_precision="ieee") * one
+            )
+            o_odd = o_odd * alpha[:, None] + tl.dot(p, unpack_bytes(vt, 1, FP8, q.dtype), input_precision="ieee") * one
+        o = tl.interleave(o_even, o_odd)
     else:
         m_all = new_score
         total = tl.where(has_new, tl.full([GP], 1.0, tl.float32), tl.zeros([GP], tl.float32))
@@ -321,6 +363,6 @@ def decode_attention(
         H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
         SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
-        PREFIX=prefix is not None, PARTS=MAX_PARTS, PDL=pdl,
+        PREFIX=prefix is not None, PARTS=MAX_PARTS, PACKED=is_packed(k_cache), PDL=pdl,
         num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -10,6 +10,10 @@ The value's programs read nothing that the kernel before wrote, so they do not w
 stream, was complete before that kernel started (the rule in `pdl.py`).
 """
 
+# A kernel has no starred expressions, and its tuples grow.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment"
+
 from __future__ import annotations
 
 import torch
@@ -27,22 +31,26 @@ from engine.kernels.attention.attention_rules import (
 )
 from engine.kernels.attention.decode_attention import online_softmax_update, rotate
 from engine.kernels.attention.split_kv import SplitConfig, combine_splits
+from engine.kernels.linear.eight_bit_gemv import load_early, row_dots
 from engine.kernels.linear.gemv import row_products
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
+from engine.model.eight_bit_weight import EightBitWeight
 
 
 @triton.jit
 def fused_decode_value_proj_kernel(
-    qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, value_weight,
+    qkv, h, gain, weight, weight_scales, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, value_weight,
     partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     TABLE: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, MIN_TILES: tl.constexpr,
-    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr,
+    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr,
+    FP8: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """HQ · SPLITS programs attend, one split of one head each; the rest project two elements of the value each.
+    """HQ · SPLITS programs attend, one split of one head each; the rest project ROWS elements of the value each.
 
-    Pointers: see `fused_decode_value_proj`. K: width of h, read BLOCK at a time; HQ query heads, HKV kv heads; D: head
+    Pointers: see `fused_decode_value_proj`. BITS: of a weight, 16 or 8, which are int8 or FP8 and have scales; K: width
+    of h, read BLOCK at a time (with 8 bits BLOCK lines of 64); HQ query heads, HKV kv heads; D: head
     dim; PAGE: page size; TABLE: stride of tables; TILE: positions read at once; DB: D padded; WINDOW: 0 for
     none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e).
     """
@@ -53,21 +61,36 @@ def fused_decode_value_proj_kernel(
     pos = tl.where(live, tl.load(positions + row), 0)
     table = tables + row * TABLE
     if program >= HQ * SPLITS:
-        # Two rows of the value's weights. The new token's value also goes to its page.
-        n = (program - HQ * SPLITS) * 2
-        w = weight + n.to(tl.int64) * K
-        first, second, _, _ = row_products(
-            h, gain, h, h, w, w + K, h, h, eps, K, BLOCK, True, True, False, False, 1, 1, False
-        )
+        # Some rows of the value's weights. The new token's value, as its page keeps it, also goes to qkv.
+        n = (program - HQ * SPLITS) * ROWS
+        if BITS == 16:
+            tl.static_assert(ROWS == 2)
+            w = weight + n.to(tl.int64) * K
+            first, second, _, _ = row_products(
+                h, gain, h, h, w, w + K, h, h, eps, K, BLOCK, True, True, False, False, 1, 1, False
+            )
+            values = (first, second)
+        else:
+            LINES: tl.constexpr = (K + 63) // 64
+            rows = ()
+            for r in tl.static_range(ROWS):
+                rows = rows + ((n + r).to(tl.int64),)
+            steps: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
+            early = load_early(weight, rows, LINES, BLOCK, steps)
+            sums, mean_square = row_dots(
+                h, gain, h, h, weight, rows, early, K, LINES, FP8, BLOCK, steps, True, False, 1, 1
+            )
+            norm = tl.rsqrt(mean_square + eps)
+            values = ()
+            for r in tl.static_range(ROWS):
+                values = values + (sums[r] * tl.load(weight_scales + n + r) * norm,)
         launch_dependents(PDL)
-        value = qkv + (HQ + HKV) * D + n
-        tl.store(value, first.to(qkv.dtype.element_ty))
-        tl.store(value + 1, second.to(qkv.dtype.element_ty))
-        if live:
-            page_id = tl.load(table + pos // PAGE).to(tl.int64)
-            at = v_cache + page_id * page_stride + (pos % PAGE) * token_stride + n // D * head_stride + n % D
-            tl.store(at, first.to(v_cache.dtype.element_ty))
-            tl.store(at + 1, second.to(v_cache.dtype.element_ty))
+        page_id = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
+        page_at = v_cache + page_id * page_stride + (pos % PAGE) * token_stride
+        for r in tl.static_range(ROWS):
+            stored = values[r].to(qkv.dtype.element_ty).to(v_cache.dtype.element_ty)
+            tl.store(qkv + (HQ + HKV) * D + n + r, stored.to(qkv.dtype.element_ty))
+            tl.store(page_at + (n + r) // D * head_stride + (n + r) % D, stored, mask=live)
     else:
         head = program % HQ
         split = program // HQ
@@ -101,12 +124,12 @@ def fused_decode_value_proj_kernel(
                 load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
                 load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
             )  # fmt: skip
-            k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
+            k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty).to(k_cache.dtype.element_ty)
             has_new = split == 0  # the new token belongs to the first split
             if live & has_new & (head % (HQ // HKV) == 0):
                 page_id = tl.load(table + pos // PAGE).to(tl.int64)
                 new_at = page_id * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
-                store_head(k_cache + new_at + d, k.to(k_cache.dtype.element_ty), d, D, DB)
+                store_head(k_cache + new_at + d, k, d, D, DB)
             new_score = tl.where(has_new, soft_cap(tl.sum(q * k.to(tl.float32), 0) * scale, CAP), -1.0e30)
             m = tl.full([TILE], -1.0e30, tl.float32)
             denom = tl.zeros([TILE], tl.float32)
@@ -153,7 +176,7 @@ def fused_decode_value_proj(
     qkv: torch.Tensor,
     h: torch.Tensor,
     gain: torch.Tensor,
-    weight: torch.Tensor,
+    weight: torch.Tensor | EightBitWeight,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
     slot_rows: torch.Tensor,
@@ -172,26 +195,36 @@ def fused_decode_value_proj(
     eps: float,
     config: SplitConfig,
     block: int,
+    first_row: int = 0,
     rule: AttentionRule = PLAIN,
     pdl: bool = False,
 ) -> None:
     """attended [1, heads · D] in two terms: out + value_weight (by head) · value (by kv head).
 
     qkv [1, (heads + 2 · kv heads) · D] holds query and key before RoPE; the value in it is written here, as
-    weight [kv heads · D, K] · RMSNorm(h [1, K]) · gain [K]; so are the new token's key and value in the caches, which
-    are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out float32
+    weight [first_row: first_row + kv heads · D, K] · RMSNorm(h [1, K]) · gain [K], rounded as the caches round it. The
+    new token's key and value are also written to the caches, of the model's dtype or fp8. `block` columns of a weight
+    are read at a time. out like attended; value_weight and partial_weight float32 [heads]; partial_out float32
     [heads · config.target_splits, DB]; partial_stats float32 [heads · config.target_splits, 2];
     counters int32 [heads], zero before and after; slot_rows int32 [1]; the rest as in `decode_attention`. Up to
     config.target_splits splits of at least config.min_tiles tiles.
     """
     _, page_size, kv_heads, dim = k_cache.shape
-    k = weight.shape[1]
-    fused_decode_value_proj_kernel[(heads * config.target_splits + kv_heads * dim // 2,)](
-        qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
+    k, value_rows = weight.shape[1], slice(first_row, first_row + kv_heads * dim)
+    if isinstance(weight, EightBitWeight):
+        rows = 4 if value_rows.stop % 4 == value_rows.start % 4 == 0 else 2
+        matrix, scales = weight.words[value_rows], weight.scales[value_rows]
+        block = min(block // 64, triton.next_power_of_2(matrix.shape[1] // 32))
+    else:
+        rows, matrix, scales = 2, weight[value_rows], weight
+        block = min(block, triton.next_power_of_2(k))
+    fused_decode_value_proj_kernel[(heads * config.target_splits + kv_heads * dim // rows,)](
+        qkv, h, gain, matrix, scales, k_cache, v_cache, slot_rows, positions, tables, cos,
         sin, out, value_weight, partial_out, partial_stats, partial_weight, counters, k_cache.stride(0),
         k_cache.stride(1), k_cache.stride(2), log2_scale(rule, dim), eps,
-        K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size,
+        K=k, BLOCK=block, HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size,
         TABLE=tables.stride(0), TILE=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
         MIN_TILES=config.min_tiles, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
-        PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
+        ROWS=rows, BITS=8 if isinstance(weight, EightBitWeight) else 16,
+        FP8=isinstance(weight, EightBitWeight) and weight.fp8, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -40,3 +40,11 @@ def scale_arguments(scales: torch.Tensor | None, unused: torch.Tensor, *, words:
     `words`: elements of `scales` in an int32.
     """
     return (unused, 0) if scales is None else (scales, scales.stride(0) // words)
+
+
+def is_packed(cache: torch.Tensor) -> bool:
+    """Whether kernels read the cache [pages, page size, kv heads, D] two elements at a time, as words of 16 bits.
+
+    Those of 8 bits, whose heads have at least 32 elements, as half a head is a side of a matrix product.
+    """
+    return cache.element_size() == 1 and cache.shape[-1] >= 32

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import triton
 
-from engine.kernels.linear.matmul import GATED, GemmConfig
-from engine.model.quantization import num_lines
+from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig
+from engine.model.eight_bit_weight import num_lines
 
 FUSED_TOKENS = 128
 _MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
@@ -36,31 +36,38 @@ def gemv_config(k: int, kind: int) -> tuple[int, int]:
     return block, max(1, min(8, block // 128))
 
 
-def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
-    """(rows of a program, lines of a block, warps) of the GEMV with quantized weights."""
-    return (2 if kind == GATED else 4), 32, 4
+def eight_bit_gemv_config(k: int, kind: int) -> tuple[int, int, int]:
+    """(rows of a program, lines of a block, warps) of the GEMV with weights of 8 bits."""
+    if kind == GATED:
+        return 2, 16, 2
+    if kind != RESIDUAL:
+        return 4, 16, 2
+    return (8, 16, 2) if k >= 8192 else (8, 32, 4)
 
 
-def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:
-    """The GEMM's tiling with weights of `bits` bits.
+def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) -> GemmConfig:
+    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns.
 
-    A step takes one or two lines of words; K is split until there are two programs for each multiprocessor; and the
-    pipeline is as deep as shared memory allows.
+    With few tokens a step takes many words, as little else is read. With many, most of what a program reads are tokens,
+    which a tile of 128 rows shares.
     """
-    n, lines = (rows // 2 if kind == GATED else rows), num_lines(k, bits)
-    bn = 64 if n >= 1024 else 32
-    two_lines = lines % 2 == 0 and kind != GATED and (bits == 8 or bm <= 32)
-    bk = 64 if two_lines else 32
+    n = rows // 2 if kind == GATED else rows
+    bn, bk, stages, warps = 64, 64, 4, 4
     split = 1
-    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and lines * 32 // bk >= 8 * split:
+    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k) * 32 // bk >= 8 * split:
         split *= 2
-    # Bytes of one line in the pipeline, with activations of up to 32 bits.
-    height = bn * (2 if kind == GATED else 1)
-    line_bytes = height * (64 + (8 if bits == 4 else 0)) + 512 // bits * bm * 4
-    for stages, width in ((4, bk), (3, bk), (2, bk), (4, 32), (3, 32), (2, 32)):
-        if stages * line_bytes * width // 32 <= shared:
-            return GemmConfig(bn=bn, bk=width, split=split, stages=stages, warps=4)
-    return GemmConfig(bn=bn, bk=32, split=split, stages=1, warps=4)
+    if n < 1024 or k < 1024:
+        bn, bk = 32, 32
+    elif (bm <= 16 and split == 1) or (bm <= 32 and kind == GATED):
+        bk, stages = 128, 3
+    elif (bm == 64 and (split == 1 or k >= 8192)) or (bm == 128 and kind == PLAIN):
+        bn, stages, warps = 128, 3, 8
+    elif bm == 128:
+        bk = 32
+    stage_bytes = bk * 2 * (bn * (2 if kind == GATED else 1) + 2 * bm)
+    while stages > 2 and stages * stage_bytes > shared:
+        stages -= 1
+    return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=warps)
 
 
 def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared: int) -> GemmConfig:

@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
+from engine.kernels.linear.eight_bit_matmul import eight_bit_dot
 from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
-from engine.kernels.linear.matmul import quantized_dot
 from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
 
@@ -65,17 +66,16 @@ def _int4_products(
 def grouped_matmul_kernel(
     x, weight, row_scales, groups, offsets, order, block_experts, num_blocks, out, N,
     EXPERTS: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, FORMAT: tl.constexpr,
-    ALIGN: tl.constexpr, ASM: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, ALIGN: tl.constexpr,
+    FP8: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of BM pairs and BN rows of its expert's matrix per program. Pointers: see `grouped_matmul`.
 
     PER: pairs that share a row of x; GATE: up rows follow the N gate rows; ALIGN: elements that the offsets of `weight`
-    are multiples of; the rest as in `matmul_kernel`.
+    are multiples of; FP8: those of 8 bits are e4m3; FORMAT: of 4 bits' groups; the rest as in `matmul_kernel`.
     """
     block = tl.program_id(0)
     tile = tl.program_id(1)
-    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)
     grid_wait(PDL)
     launch_dependents(PDL)
     if block < tl.load(num_blocks):
@@ -114,40 +114,17 @@ def grouped_matmul_kernel(
             own_scales = row_scales + tl.load(offsets + EXPERTS + expert)
             if BITS == 4:
                 acc, acc_up = _int4_products(
-                    acc,
-                    acc_up,
-                    x,
-                    own,
-                    own_groups,
-                    tile * BN,
-                    N,
-                    token,
-                    K,
-                    BN // 16,
-                    STAGES,
-                    GATE,
-                    FORMAT,
-                    ASM,
+                    acc, acc_up, x, own, own_groups, tile * BN, N, token, K, BN // 16, STAGES, GATE, FORMAT, ASM,
                     PRECISION,
-                )
+                )  # fmt: skip
             else:
+                LINES: tl.constexpr = (K + 63) // 64
+                w = own + w_rows * (LINES * 32)
                 for line in tl.range(0, LINES, num_stages=STAGES):
-                    acc, acc_up = quantized_dot(
-                        acc,
-                        acc_up,
-                        x,
-                        own,
-                        own_groups,
-                        w_rows,
-                        w_rows + N,
-                        token,
-                        line,
-                        K,
-                        LINES,
-                        BITS,
-                        GATE,
-                        PRECISION,
-                    )
+                    acc, acc_up = eight_bit_dot(
+                        acc, acc_up, x, w, w + N.to(tl.int64) * (LINES * 32), token, line * 32 + tl.arange(0, 32),
+                        LINES * 32, K, FP8, GATE, K % 64 != 0, PRECISION,
+                    )  # fmt: skip
             acc = acc * tl.load(own_scales + w_rows)[:, None]
             if GATE:
                 acc_up = acc_up * tl.load(own_scales + w_rows + N)[:, None]
@@ -169,6 +146,7 @@ class ExpertMatrices:
     offsets: torch.Tensor
     shape: tuple[int, int]
     bits: int
+    fp8: bool
     alignment: int
     format: int = 0  # of 4-bit weights' groups
 
@@ -192,7 +170,7 @@ class ExpertMatrices:
         rows, columns = first.shape
         return ExpertMatrices(
             parts[0], torch.tensor(offsets, dtype=torch.int64, device=parts[0][0].device), (rows, columns),
-            first.bits if isinstance(first, QuantizedWeight) else 16,
+            first.bits if isinstance(first, QuantizedWeight) else 16, isinstance(first, EightBitWeight) and first.fp8,
             wide if all(offset % wide == 0 for offset in offsets[0]) else 1, int4[0].format if int4 else 0,
         )  # fmt: skip
 
@@ -224,7 +202,7 @@ def grouped_matmul(
     grouped_matmul_kernel[(blocks, triton.cdiv(n, bn))](
         x, weight, scales, groups, matrices.offsets, order, block_experts, num_blocks, out, n,
         EXPERTS=matrices.offsets.shape[1], K=k, BM=block, BN=bn, BK=32 if x.dtype == torch.float32 else 64, STAGES=3,
-        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, FORMAT=matrices.format,
-        ALIGN=matrices.alignment, ASM=x.is_cuda, PDL=pdl,
+        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, ALIGN=matrices.alignment, FP8=matrices.fp8,
+        FORMAT=matrices.format, ASM=x.is_cuda, PDL=pdl,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=4, launch_pdl=pdl,
     )  # fmt: skip

@@ -4,7 +4,6 @@ The weights' rows are the M side of each tl.dot, the tokens its N side. The redu
 all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
 timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
 h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
-Quantized weights (`engine.model.quantized_weight`) are dequantized on their way to the tensor cores.
 
 Buffers hold at least BM tokens; those past the live ones may hold anything.
 """
@@ -19,9 +18,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.activation import gate_product
-from engine.kernels.linear.dequantize import group_offset, group_scale, unpack_part
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.model.quantized_weight import QuantizedWeight
 
 PLAIN, GATED, RESIDUAL = 0, 1, 2
 
@@ -36,66 +33,16 @@ def inverse_rms(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 
 
 @triton.jit
-def load_quantized_line(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.constexpr):
-    """(words int16 [rows, 32], two int32 [rows] of group scales and zero points) of line `line` of some packed rows."""
-    at = rows * LINES + line
-    word = tl.load(words + at[:, None] * 32 + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
-    first = rows  # unused with 8 bits
-    second = rows
-    if BITS == 4:
-        first = tl.load(groups + at * 2)
-        second = tl.load(groups + at * 2 + 1)
-    return word, first, second
-
-
-@triton.jit
-def dequantize_part(word, first, second, PART: tl.constexpr, BITS: tl.constexpr):
-    """float32 [rows, 32]: part PART of a line from `load_quantized_line`, without the row scales."""
-    value = unpack_part(word, PART, BITS)
-    if BITS == 4:
-        group = first if PART < 2 else second
-        value = value * group_scale(group, PART)[:, None] + group_offset(group, PART)[:, None]
-    return value
-
-
-@triton.jit
-def quantized_dot(
-    acc, acc_up, x, words, groups, rows, up, tokens, line,
-    K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, GATE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """(acc, acc_up) float32 [BN, BM] plus one line's product: 128 columns of 4 bits or 64 of 8, part by part.
-
-    x [BM, K]; words and groups as in `matmul`; rows and, with GATE, up: the weight rows' numbers [BN], int64.
-    """
-    PARTS: tl.constexpr = 16 // BITS
-    word, first, second = load_quantized_line(words, groups, rows, line, LINES, BITS)
-    if GATE:
-        word_up, first_up, second_up = load_quantized_line(words, groups, up, line, LINES, BITS)
-    for part in tl.static_range(PARTS):
-        k = (line * PARTS + part) * 32 + tl.arange(0, 32)
-        if K % (32 * PARTS) == 0:
-            xt = tl.load(x + k[:, None] + tokens[None, :] * K)
-        else:
-            xt = tl.load(x + k[:, None] + tokens[None, :] * K, mask=(k < K)[:, None], other=0.0)
-        wt = dequantize_part(word, first, second, part, BITS).to(xt.dtype)
-        acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
-        if GATE:
-            ut = dequantize_part(word_up, first_up, second_up, part, BITS).to(xt.dtype)
-            acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
-    return acc, acc_up
-
-
-@triton.jit
 def matmul_kernel(
-    x, weight, row_scales, groups, out, partial_sums, counters, squares_in, n_squares_in, gain, scaled, squares_out, N,
+    x, weight, out, partial_sums, counters, squares_in, n_squares_in, gain, scaled, squares_out, N,
     eps,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
-    KIND: tl.constexpr, NORM: tl.constexpr, BITS: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
+    KIND: tl.constexpr, NORM: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
     EARLY: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One split of K and one tile of BN weight rows per program, all BM tokens. Pointers: see `matmul`.
 
-    BK: columns a step, or with BITS 4 or 8 words a step (BITS 16: not quantized); STAGES: pipeline depth; KIND: PLAIN,
+    BK: columns a step; STAGES: pipeline depth; KIND: PLAIN,
     GATED or RESIDUAL; NORM: multiply by 1 / rms from n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a
     tensor descriptor; EARLY: load the first tile of weights before the input exists; PRECISION: of float32 products.
     """
@@ -104,15 +51,11 @@ def matmul_kernel(
     rows = tile * BN + tl.arange(0, BN)
     tokens = tl.arange(0, BM)
     ks = tl.arange(0, BK)
-    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)  # of a quantized row
-    steps: tl.constexpr = (K + BK - 1) // BK if BITS == 16 else LINES * 32 // BK
+    steps: tl.constexpr = (K + BK - 1) // BK
     per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
     k0 = split * per * BK
     live = rows < N
-    if BITS != 16:
-        w = tl.where(live, rows, 0).to(tl.int64)
-        up = w + N
-    elif not BULK:
+    if not BULK:
         w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
         up = w + N.to(tl.int64) * K
     if EARLY:  # while the kernel before still runs
@@ -131,42 +74,32 @@ def matmul_kernel(
         g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
-    if BITS != 16:
-        units: tl.constexpr = BK // 32  # lines a step
-        tl.static_assert(LINES % units == 0)
-        for step in tl.range(0, tl.minimum(steps - split * per, per), num_stages=STAGES):
-            for unit in tl.static_range(units):
-                acc, acc_up = quantized_dot(
-                    acc, acc_up, x, weight, groups, w, up, tokens, (split * per + step) * units + unit,
-                    K, LINES, BITS, KIND == 1, PRECISION,
-                )  # fmt: skip
-    else:
-        if EARLY:
-            x_first = tl.load(x + (k0 + ks)[:, None] + tokens[None, :] * K, mask=(k0 + ks < K)[:, None], other=0.0)
-            acc = tl.dot(w_first.to(x_first.dtype), x_first, acc, input_precision=PRECISION)
+    if EARLY:
+        x_first = tl.load(x + (k0 + ks)[:, None] + tokens[None, :] * K, mask=(k0 + ks < K)[:, None], other=0.0)
+        acc = tl.dot(w_first.to(x_first.dtype), x_first, acc, input_precision=PRECISION)
+        if KIND == 1:
+            acc_up = tl.dot(u_first.to(x_first.dtype), x_first, acc_up, input_precision=PRECISION)
+    for step in tl.range(1 if EARLY else 0, per, num_stages=STAGES):
+        k = step * BK + ks
+        if BULK:
+            wt = weight.load([tile * BN, k0 + step * BK])
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
             if KIND == 1:
-                acc_up = tl.dot(u_first.to(x_first.dtype), x_first, acc_up, input_precision=PRECISION)
-        for step in tl.range(1 if EARLY else 0, per, num_stages=STAGES):
-            k = step * BK + ks
-            if BULK:
-                wt = weight.load([tile * BN, k0 + step * BK])
-                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
-                if KIND == 1:
-                    ut = weight.load([N + tile * BN, k0 + step * BK])
-            elif K % (BK * SPLIT) == 0:
-                wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
-                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
-                if KIND == 1:
-                    ut = tl.load(up[:, None] + k[None, :], eviction_policy="evict_first")
-            else:
-                ok = k0 + k < K
-                wt = tl.load(w[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
-                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K, mask=ok[:, None], other=0.0)
-                if KIND == 1:
-                    ut = tl.load(up[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
-            acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
+                ut = weight.load([N + tile * BN, k0 + step * BK])
+        elif K % (BK * SPLIT) == 0:
+            wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
             if KIND == 1:
-                acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
+                ut = tl.load(up[:, None] + k[None, :], eviction_policy="evict_first")
+        else:
+            ok = k0 + k < K
+            wt = tl.load(w[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K, mask=ok[:, None], other=0.0)
+            if KIND == 1:
+                ut = tl.load(up[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+        acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
+        if KIND == 1:
+            acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
     last = True
     if SPLIT > 1:
         # Partial sums are [tile][split][BN][BM] (with the gate [2 · BN]), so that the last program reads one run.
@@ -189,10 +122,6 @@ def matmul_kernel(
                 if KIND == 1:
                     acc_up += tl.load(theirs + BN * BM + in_tile, cache_modifier=".cg")
     if last:
-        if BITS != 16:
-            acc = acc * tl.load(row_scales + rows, mask=live, other=0.0).to(tl.float32)[:, None]
-            if KIND == 1:
-                acc_up = acc_up * tl.load(row_scales + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
         if NORM:
             acc = acc * inv_rms
             acc_up = acc_up * inv_rms
@@ -210,7 +139,7 @@ def matmul_kernel(
 
 @dataclass(frozen=True, slots=True)
 class GemmConfig:
-    """How a GEMM is tiled: `bn` weight rows and `bk` columns (of quantized weights: words) a tile, `split` splits of K.
+    """How a GEMM is tiled: `bn` weight rows and `bk` columns a tile (of 8 bits: words), `split` splits of K.
 
     `stages` is the pipeline's depth and `warps` Triton's. `bulk`: weights come by bulk tensor copies (Hopper's TMA).
     `early`: the first tile of weights is loaded before the input exists (not of quantized weights).
@@ -251,7 +180,7 @@ class PartialSquares:
 
 def matmul(
     x: torch.Tensor,
-    weight: torch.Tensor | QuantizedWeight,
+    weight: torch.Tensor,
     out: torch.Tensor,
     config: GemmConfig,
     scratch: Scratch,
@@ -274,19 +203,16 @@ def matmul(
     tile. x, out and scaled are contiguous in the model's dtype (out may be float32); products accumulate in float32.
     """
     rows, k = weight.shape
-    quantized = weight if isinstance(weight, QuantizedWeight) else None
-    matrix = weight.words if isinstance(weight, QuantizedWeight) else weight
     n = rows // 2 if kind == GATED else rows
     tiles = -(-n // config.bn)
     matmul_kernel[(config.split, tiles)](
-        x, TensorDescriptor.from_tensor(matrix, [config.bn, config.bk]) if config.bulk else matrix,
-        quantized.scales if quantized is not None else x, quantized.groups if quantized is not None else x, out,
+        x, TensorDescriptor.from_tensor(weight, [config.bn, config.bk]) if config.bulk else weight, out,
         scratch.partial_sums, scratch.counters,
         norm.sums if norm is not None else scratch.partial_sums, norm.num_parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
         squares_out if squares_out is not None else scratch.partial_sums, n, eps,
         K=k, BM=bm, BN=config.bn, BK=config.bk, SPLIT=config.split, STAGES=config.stages, KIND=kind,
-        NORM=norm is not None, BITS=quantized.bits if quantized is not None else 16,
+        NORM=norm is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.num_parts)) if norm is not None else 1,
         BULK=config.bulk, EARLY=config.early, GELU=gelu, PDL=pdl,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=config.warps, launch_pdl=pdl,

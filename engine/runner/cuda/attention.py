@@ -15,6 +15,7 @@ from engine.kernels.attention.attention_rules import LARGE_HEAD, padded_head
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.kv_quantization import is_packed
 from engine.kernels.attention.prefix_attention import prefix_attention
 from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
@@ -22,11 +23,13 @@ from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
 from engine.layers.paged_attention import AttentionRule
 from engine.layers.paged_kv import PagedKV
+from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
+_LARGE_SHARED_BYTES = 160 << 10  # of a program, on cards for data centres
 
 
 def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
@@ -52,7 +55,12 @@ class CudaAttention:
     def __init__(self, config: EngineConfig, model: Transformer, block: Block, max_slots: int) -> None:
         self._gpu, self._pdl, self._eps = config.device.type == "cuda", supported(config.device), model.spec.norm_eps
         self.heads, self.kv_heads, self.head_dim = block.heads, block.kv_heads, block.head_dim
-        self._dtype = config.dtype
+        # A tile of 64 positions is 64 KiB of keys and values in two stages.
+        properties = torch.cuda.get_device_properties(config.device) if self._gpu else None
+        self._takes_large_tiles = (
+            config.dtype.itemsize == 2
+            and getattr(properties, "shared_memory_per_block_optin", 0) >= _LARGE_SHARED_BYTES
+        )
 
         def floats(*shape: int) -> Tensor:
             return torch.zeros(shape, device=config.device)
@@ -89,9 +97,9 @@ class CudaAttention:
         return self._kv
 
     @property
-    def is_unquantized(self) -> bool:
-        """Whether keys and values are stored in the model's dtype."""
-        return self.kv.pages.dtype == self._dtype
+    def stores_elements(self) -> bool:
+        """Whether keys and values are stored element by element, without scales of vectors."""
+        return self.kv.scales is None
 
     @property
     def num_qk_rows(self) -> int:
@@ -150,20 +158,22 @@ class CudaAttention:
         state: BatchState,
         h: Tensor,
         gain: Tensor,
-        weight: Tensor,
+        weight: Tensor | EightBitWeight,
         qkv: Tensor,
         out: Tensor,
     ) -> DeferredValue:
-        """Attention of a step of one slot, and its value projection weight · norm(h), in one kernel.
+        """Attention of a step of one slot, and its value projection by the last rows of wqkv's `weight`, in one kernel.
 
-        Reads query and key from qkv and writes the value into it. The attention is `out` plus the returned term.
+        Reads query and key from qkv and writes norm(h)'s value into it. The attention is `out` plus the returned term.
         """
         cos, sin = self._rope[layer]
         fused_decode_value_proj(
             qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
             state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
-            config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
+            config=self._split_config(BatchShape(1, 0)),
+            block=2048 if isinstance(weight, EightBitWeight) else 1024, first_row=self.num_qk_rows,
+            rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
         return DeferredValue(self._value_weight, qkv[:, self.num_qk_rows :], self.heads // self.kv_heads, self.head_dim)
 
@@ -173,16 +183,23 @@ class CudaAttention:
         )
 
     def _split_config(self, shape: BatchShape) -> SplitConfig:
-        """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100."""
+        """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100 and an H200."""
         slots, kv_heads = shape.num_slots, self.kv_heads
         if not self._gpu:
             return SplitConfig(target_splits=2 * slots, tile_tokens=16, min_tiles=2)
         if shape.num_tokens == 1:
             return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=16, stages=3, min_tiles=4)
+        packed = is_packed(self.kv.k[0])
         if self.heads != kv_heads:
-            return SplitConfig(target_splits=max(slots, -(-_MIN_PROGRAMS // 2 // kv_heads)), min_tiles=4)
+            splits = max(slots, -(-_MIN_PROGRAMS // 2 // kv_heads))
+            if self.head_dim > LARGE_HEAD or not (packed or self._takes_large_tiles):
+                return SplitConfig(target_splits=splits, min_tiles=4)
+            if packed:
+                return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, min_tiles=2)
+            return SplitConfig(target_splits=splits, tile_tokens=64, min_tiles=2)
         if slots * kv_heads < _MIN_PROGRAMS // 2:
             return SplitConfig(target_splits=-(-_MIN_PROGRAMS // 2 // kv_heads), tile_tokens=16, warps=2, stages=3)
-        return SplitConfig(
-            target_splits=max(slots, -(-_MIN_PROGRAMS // kv_heads)), tile_tokens=16, warps=2, stages=4, lanes=16
-        )
+        splits = max(slots, -(-_MIN_PROGRAMS // kv_heads))
+        if packed and self.head_dim <= LARGE_HEAD:
+            return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, lanes=16)
+        return SplitConfig(target_splits=splits, tile_tokens=16, warps=2, stages=4, lanes=16)

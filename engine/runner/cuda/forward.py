@@ -19,7 +19,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
@@ -30,6 +30,8 @@ from engine.kernels.linear.matmul import GATED, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
+from engine.model.eight_bit_weight import EightBitWeight
+from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
@@ -38,6 +40,7 @@ from engine.runner.cuda.experts import CudaExperts
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.linear import Linear, padded, weight_of
 from engine.runner.cuda.residual import ResidualStream
+from engine.runner.cuda.scaled_products import ScaledProducts
 
 
 class CudaForward:
@@ -58,14 +61,21 @@ class CudaForward:
         self.attention = CudaAttention(config, model, block, max_samples)
         self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
-        numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, *block.feed_forwards[0])]
+        self._projects_value = not any(
+            isinstance(weight_of(layer), Int4Weight) for each in self.blocks for layer in each.linears
+        )
+        layers: list[nn.Module] = [block.wqkv, block.wo, *block.feed_forwards[0]]
+        numels = [weight_of(layer).shape.numel() for layer in layers]
         architecture = model.spec.architecture
         self._gelu, self._logit_softcap = architecture.uses_gelu, architecture.logit_softcap
         self._embedding_scale = float(torch.tensor(architecture.embedding_scale, dtype=config.dtype))
-        self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu)
         # Our GEMM works on whole blocks of tokens, so buffers have room for the padding.
         padded_samples = token_block(max_samples)
         padded_tokens = max(FUSED_TOKENS, padded_samples, max_tokens)
+        scaled = None
+        if any(map(ScaledProducts.takes, map(weight_of, layers))) and ScaledProducts.supported(self.device, self.dtype):
+            scaled = ScaledProducts(self.device, padded_tokens, max(weight_of(layer).shape[1] for layer in layers))
+        self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu, scaled=scaled)
         self.collectives = Collectives.create(
             create_arena, world_size=config.world_size, max_tokens=padded_tokens, dim=dim, max_samples=padded_samples,
             columns=model.output.width, dtype=self.dtype, pdl=self.pdl,
@@ -180,6 +190,10 @@ class CudaForward:
                 self.experts.run(index, x, residual.partial(tokens))
                 residual.add_partial(tokens, next_norm, block.post_ffn_norm)
                 continue
+            if block.w13.bias is None and self.linear.is_scaled(block.w2, tokens):
+                self.linear.gemm(x, block.w13, self.gate_up[:tokens])
+                residual.add_gemm(self.gate_up[:tokens], block.w2, next_norm, block.post_ffn_norm, gated=True)
+                continue
             self._gated_product(block, x, gated)
             residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm)
         self._final_norm(inputs)
@@ -224,8 +238,8 @@ class CudaForward:
 
     @property
     def _defers_value(self) -> bool:
-        """Whether a single token defers its value (`DeferredValue`): nothing is quantized, and qkv is as multiplied."""
-        return not self.quantized and self.attention.is_unquantized and not self._adjusts_qkv
+        """Whether a single token defers its value (`DeferredValue`): no 4 bits, no scaled cache, qkv as multiplied."""
+        return self._projects_value and self.attention.stores_elements and not self._adjusts_qkv
 
     def _attend_one(
         self, layer: int, shape: BatchShape, block: Block, inputs: StepInputs, state: BatchState
@@ -233,14 +247,13 @@ class CudaForward:
         """qkv projection and attention of a single token, into `attended`. Returns the term that is yet to be added."""
         gain, weight, attention = block.attention_norm.weight, weight_of(block.wqkv), self.attention
         h = self.residual.h
-        if isinstance(weight, QuantizedWeight) or not self._defers_value:
+        if not (self._defers_value and isinstance(weight, Tensor | EightBitWeight)):
             self.linear.gemv(h, block.wqkv, self.qkv, gain=gain)
             self._finish_qkv(block, 1)
             attention.attend(layer, shape, inputs, state, self.qkv, self.attended)
             return None
         self.linear.gemv(h, block.wqkv, self.qkv, gain=gain, num_rows=attention.num_qk_rows)
-        value_weight = weight[attention.num_qk_rows :]
-        return attention.attend_and_project_value(layer, inputs, state, h, gain, value_weight, self.qkv, self.attended)
+        return attention.attend_and_project_value(layer, inputs, state, h, gain, weight, self.qkv, self.attended)
 
     def _finish_qkv(self, block: Block, tokens: int) -> None:
         """Bias of qkv, norms of its query and key heads; no launch for a model that has neither."""

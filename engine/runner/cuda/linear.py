@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import EngineConfig
-from engine.kernels.linear.dequantize import dequantize
+from engine.kernels.linear.eight_bit_dequantize import eight_bit_dequantize
+from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
+from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
 from engine.kernels.linear.gemm_configs import (
     FUSED_TOKENS,
+    eight_bit_gemm_config,
+    eight_bit_gemv_config,
     fit_shared_memory,
     gemm_config,
     gemv_config,
-    quantized_gemm_config,
-    quantized_gemv_config,
     token_block,
 )
 from engine.kernels.linear.gemv import DeferredValue, Push, gemv
@@ -25,10 +27,10 @@ from engine.kernels.linear.int4_dequantize import int4_dequantize
 from engine.kernels.linear.int4_gemv import int4_gemv
 from engine.kernels.linear.int4_matmul import ADD, int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares, Scratch, matmul
-from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
+from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
-from engine.model.quantized_weight import QuantizedWeight
+from engine.runner.cuda.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
 INT4_PROMPT_TOKENS = 1024  # up to which our GEMM reads 4-bit weights as they are; for more they are dequantized first
@@ -39,10 +41,20 @@ class Linear:
     """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
     The ending GATED is the gated product: of SiLU, or with `gelu` of GELU. `layer` is a linear module of the model.
+    `scaled`: for many tokens and fp8 weights, which without it are dequantized.
     Inputs and outputs are contiguous, in the model's dtype unless said.
     """
 
-    def __init__(self, config: EngineConfig, eps: float, max_quantized_weights: int, *, gelu: bool = False) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        eps: float,
+        max_quantized_weights: int,
+        *,
+        gelu: bool = False,
+        scaled: ScaledProducts | None = None,
+    ) -> None:
+        self._scaled = scaled
         self._gelu = gelu
         self._eps, self._single_rank, self._pdl = eps, config.world_size == 1, supported(config.device)
         self._shared_bytes = H100_SHARED_BYTES
@@ -66,21 +78,24 @@ class Linear:
     ) -> None:
         """One token: out[:1] = norm(x[:1]) · weightᵀ with the ending `kind`; see `kernels.gemv`.
 
-        `num_rows`: only the first rows of the matrix. It, `deferred` and `push` are not for quantized weights.
+        `num_rows`: only the first rows of the matrix. It and `deferred` are not for weights of 4 bits, `push` is for no
+        quantized ones.
         """
         weight = weight_of(layer)
         if isinstance(weight, Int4Weight):
-            height, warps, ahead = int4_gemv_config(*weight.shape, kind)
+            rows, k = weight.shape
+            height, warps, ahead = int4_gemv_config(rows, k, kind)
             int4_gemv(
                 x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
                 residual=kind == RESIDUAL, pdl=self._pdl, height=height, warps=warps, ahead=ahead,
             )  # fmt: skip
             return
-        if isinstance(weight, QuantizedWeight):
-            rows, block, warps = quantized_gemv_config(kind)
-            quantized_gemv(
-                x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
-                residual=kind == RESIDUAL, pdl=self._pdl, rows=rows, block=block, warps=warps,
+        if isinstance(weight, EightBitWeight):
+            rows, block, warps = eight_bit_gemv_config(weight.shape[1], kind)
+            eight_bit_gemv(
+                x[:1], weight.words, weight.scales, out[:1], fp8=weight.fp8, gain=gain, eps=self._eps,
+                gated=kind == GATED, gelu=self._gelu, residual=kind == RESIDUAL, deferred=deferred, num_rows=num_rows,
+                pdl=self._pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
             return
         weight = weight[:num_rows]
@@ -118,13 +133,16 @@ class Linear:
                 kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
                 squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
             )  # fmt: skip
-        if isinstance(weight, QuantizedWeight):
-            config = quantized_gemm_config(rows, k, kind, bm, weight.bits, self._shared_bytes)
-        else:
-            item = weight.element_size()
-            config = fit_shared_memory(
-                gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
-            )
+        if isinstance(weight, EightBitWeight):
+            return eight_bit_matmul(
+                x, weight.words, weight.scales, out, eight_bit_gemm_config(rows, k, kind, bm, self._shared_bytes),
+                self._scratch, fp8=weight.fp8, bm=bm, kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain,
+                scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
+            )  # fmt: skip
+        item = weight.element_size()
+        config = fit_shared_memory(
+            gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
+        )
         return matmul(
             x, weight, out, config, self._scratch, bm=bm, kind=kind, gelu=self._gelu, norm=norm, eps=self._eps,
             gain=gain, scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
@@ -137,16 +155,18 @@ class Linear:
             self.gemv(x, layer, out)
         elif tokens <= FUSED_TOKENS // 2 and not (self._single_rank and isinstance(weight_of(layer), Tensor)):
             self.small_gemm(padded(x), layer, padded(out), token_block(tokens))
-        elif not self._prompt_gemm(x, layer, out, PLAIN):
+        elif self.is_scaled(layer, tokens):
+            self.scaled_gemm(x, layer, out)
+        elif not self._int4_prompt(x, layer, out, PLAIN):
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
-        """Many tokens: h += x · weightᵀ."""
-        if not self._prompt_gemm(x, layer, h, ADD):
+        """Many tokens: h += x · weightᵀ. Not for layers whose product `is_scaled`."""
+        if not self._int4_prompt(x, layer, h, ADD):
             h.addmm_(x, self._dequantized(layer).T)
 
-    def _prompt_gemm(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
-        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is faster."""
+    def _int4_prompt(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
+        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is to do it."""
         weight, tokens = weight_of(layer), x.shape[0]
         if not isinstance(weight, Int4Weight) or tokens > INT4_PROMPT_TOKENS:
             return False
@@ -154,23 +174,34 @@ class Linear:
         int4_matmul(x, weight, out, config, self._scratch, bm=bm, kind=kind, pdl=self._pdl, tokens=tokens)
         return True
 
+    def is_scaled(self, layer: nn.Module, tokens: int) -> bool:
+        """Whether `gemm` multiplies 8 bits both ways: fp8 weights and many tokens."""
+        return self._scaled is not None and tokens > FUSED_TOKENS // 2 and ScaledProducts.takes(weight_of(layer))
+
+    def scaled_gemm(self, x: Tensor, layer: nn.Module, out: Tensor, *, gated: bool = False) -> None:
+        """`gemm` of a layer whose product `is_scaled`. `gated`: x holds gate and up, still to be multiplied."""
+        weight = weight_of(layer)
+        if self._scaled is None or not isinstance(weight, EightBitWeight):
+            raise TypeError(f"{type(layer).__name__} has no scaled product")
+        self._scaled.product(x, weight, out, gated=gated, gelu=self._gelu)
+
     def _dequantized(self, layer: nn.Module) -> Tensor:
         """The matrix in a dtype that cuBLAS multiplies; valid until the next call."""
         weight = weight_of(layer)
-        if not isinstance(weight, QuantizedWeight):
+        if isinstance(weight, Tensor):
             return weight
         matrix = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
         if isinstance(weight, Int4Weight):
             int4_dequantize(weight, matrix, pdl=self._pdl)
         else:
-            dequantize(weight, matrix, pdl=self._pdl)
+            eight_bit_dequantize(weight.words, weight.scales, matrix, fp8=weight.fp8, pdl=self._pdl)
         return matrix
 
 
-def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
+def weight_of(layer: nn.Module) -> Tensor | Int4Weight | EightBitWeight:
     """A linear module's weight, quantized or not. TypeError if it has none."""
     quantized = getattr(layer, "quantized", None)
-    if isinstance(quantized, QuantizedWeight):
+    if isinstance(quantized, Int4Weight | EightBitWeight):
         return quantized
     weight = layer.weight
     if not isinstance(weight, Tensor):

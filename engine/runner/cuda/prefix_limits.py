@@ -59,6 +59,6 @@ def prefix_limits(config: EngineConfig, model: Transformer) -> PrefixLimits | No
     has_global_layer = any(window is None or window >= config.max_context for window in windows)
     if not has_global_layer or max_members < 2 or config.max_num_seqs < MIN_MEMBERS or config.max_context <= MIN_PREFIX:
         return None
-    # Whole tiles of decode attention (at most 32 tokens) as well as of the prefixes' (at most 64).
+    # Whole tiles of decode attention as well as of the prefixes', both at most 64 tokens.
     tile, items = (64, -(-_PROGRAMS // block.kv_heads)) if gpu else (16, 4)
     return PrefixLimits(MIN_MEMBERS, MIN_PREFIX, max_members, items, tile)

@@ -36,7 +36,10 @@ class ResidualStream:
             return torch.zeros(tokens, model.spec.dim, dtype=config.dtype, device=config.device)
 
         self.h, self.x = buffer(max_tokens), buffer(max_tokens)
-        self._partial_sum = buffer(0 if self._single_rank or collectives else max_tokens)
+        adds_later = not self._single_rank or any(
+            linear.is_scaled(layer, max_tokens) for layer in model.blocks[0].linears
+        )
+        self._partial_sum = buffer(max_tokens if adds_later and collectives is None else 0)
         # The sum over ranks, for models that do something to it before it is added.
         self._delta = buffer(0 if model.adds_products_directly else max_tokens)
 
@@ -45,7 +48,7 @@ class ResidualStream:
         if self._collectives is None:
             self._linear.gemv(x, layer, self.h, kind=RESIDUAL, deferred=deferred)
         elif isinstance(weight_of(layer), QuantizedWeight):
-            self._linear.gemv(x, layer, self._collectives.partial_sum)
+            self._linear.gemv(x, layer, self._collectives.partial_sum, deferred=deferred)
             self._collectives.all_reduce(self.h, self._final_gain, 1)  # without `out` the gain is not used
         else:
             push = self._collectives.push
@@ -67,27 +70,39 @@ class ResidualStream:
         self._collectives.all_reduce(h, gain, tokens, out=self.x, squares=squares.sums)
         return PartialSquares(squares.sums, 1)
 
-    def add_gemm(self, x: Tensor, layer: RowLinear, norm: RMSNorm | None, post: RMSNorm | None = None) -> None:
-        """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed."""
+    def add_gemm(
+        self, x: Tensor, layer: RowLinear, norm: RMSNorm | None, post: RMSNorm | None = None, *, gated: bool = False
+    ) -> None:
+        """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed.
+
+        `gated`: of scaled products only; x holds gate and up, still to be multiplied.
+        """
         if post is not None or layer.bias is not None:
-            self._linear.gemm(x, layer, self.partial(x.shape[0]))
+            self._gemm(x, layer, self.partial(x.shape[0]), gated=gated)
             self.add_partial(x.shape[0], norm, post, layer.bias)
             return
         tokens = x.shape[0]
         h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
         if self._collectives is not None:
-            self._linear.gemm(x, layer, self._collectives.partial_sum[:tokens])
+            self._gemm(x, layer, self._collectives.partial_sum[:tokens], gated=gated)
             self._collectives.all_reduce(h, gain, tokens, out=None if norm is None else out, eps=self._eps)
             return
         delta: Tensor | None = None
-        if self._single_rank:
+        if self._single_rank and not self._linear.is_scaled(layer, tokens):
             self._linear.gemm_add(x, layer, h)
         else:
-            partial_sum = self._partial_sum[:tokens]
-            self._linear.gemm(x, layer, partial_sum)
-            delta = tensor_parallel.all_reduce(partial_sum)
+            delta = self._partial_sum[:tokens]
+            self._gemm(x, layer, delta, gated=gated)
+            if not self._single_rank:
+                delta = tensor_parallel.all_reduce(delta)
         if norm is not None or delta is not None:
             hidden_states.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
+
+    def _gemm(self, x: Tensor, layer: RowLinear, out: Tensor, *, gated: bool) -> None:
+        if gated:
+            self._linear.scaled_gemm(x, layer, out, gated=True)
+        else:
+            self._linear.gemm(x, layer, out)
 
     def partial(self, tokens: int) -> Tensor:
         """[tokens, dim]: where this rank puts what `add_partial` sums over the ranks."""

@@ -18,11 +18,12 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 @pytest.mark.long
-def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("quantize", ["int4", "fp8"])
+def test_kernels_and_plain_torch(quantize: str, checkpoint: Checkpoint) -> None:
     config = resolve(
         checkpoint.spec, device="cpu", quantize="none", max_context=32, max_num_seqs=1, max_prefill_tokens=32
     )
-    config = replace(config, quantize="int4", kv_dtype="int8")
+    config = replace(config, quantize=quantize, kv_dtype="int8")
     texts = [list(range(20, 39))]
     model = loss.quantized_model(config, checkpoint)
     plain = loss.log_probabilities_in_torch(config, model, texts)
@@ -32,15 +33,46 @@ def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
         torch.testing.assert_close(ours, theirs[-len(ours) :], rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_fp8_weights_and_prompts_in_8_bits(rows: int, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of more than 4 tokens are multiplied in 8 bits both ways here; texts run one by one or together."""
+    from engine.runner.cuda import forward, linear  # Triton decides at import whether it interprets
+
+    monkeypatch.setattr(forward, "FUSED_TOKENS", 8)
+    monkeypatch.setattr(linear, "FUSED_TOKENS", 8)
+    config = resolve(
+        checkpoint.spec, device="cpu", quantize="none", max_context=32, max_num_seqs=rows, max_prefill_tokens=32
+    )
+    config = replace(config, quantize="fp8")
+    texts = [list(range(20, 40)), list(range(50, 69))]
+    model = loss.quantized_model(config, checkpoint)
+    multiplied: list[int] = []
+    scaled = linear.ScaledProducts.product
+
+    def product(self: linear.ScaledProducts, x: torch.Tensor, *args: object, **kwargs: bool) -> None:
+        multiplied.append(len(x))
+        scaled(self, x, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(linear.ScaledProducts, "product", product)
+    plain = loss.log_probabilities_in_torch(config, model, texts)
+    kernels = loss.log_probabilities_through_kernels(config, model, texts, prompt_len=17)
+    assert multiplied
+    assert min(multiplied) >= 17
+    for ids, ours, theirs in zip(texts, kernels, plain, strict=True):
+        assert len(ours) == len(ids) - 16
+        expected = theirs[-len(ours) :]
+        assert 0 < float((expected.exp() * (expected - ours)).sum(-1).mean()) < 1e-2
+
+
 def test_lines(checkpoint: Checkpoint) -> None:
     config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64, max_num_seqs=1)
     texts = loss.read_texts(checkpoint, 40)
     found = list(
-        loss.lines(config, checkpoint, texts, ["int8", "int4", "int4-shuffled", "kv-int8", "kv-fp8"], plain=True)
+        loss.lines(config, checkpoint, texts, ["int8", "fp8", "int4", "int4-shuffled", "kv-int8", "kv-fp8"], plain=True)
     )
-    assert [(line["quantize"], line["kv_dtype"]) for line in found] == list(loss.VARIANTS.values())[:5]
-    eight, four, shuffled, kv8, fp8 = (float(str(line["kl"])) for line in found)
-    assert 0 <= eight < min(four, shuffled)
+    assert [(line["quantize"], line["kv_dtype"]) for line in found] == list(loss.VARIANTS.values())[:6]
+    eight, float8, four, shuffled, kv8, fp8 = (float(str(line["kl"])) for line in found)
+    assert 0 <= eight < float8 < min(four, shuffled)
     assert max(four, shuffled) < 0.2
     assert 0 <= kv8 < fp8 < 0.05
     assert all(line["tokens"] == sum(map(len, texts)) for line in found)

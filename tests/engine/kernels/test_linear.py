@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from engine.kernels.linear.dequantize import dequantize
-from engine.kernels.linear.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
+from engine.kernels.linear.gemm_configs import fit_shared_memory, gemm_config
 from engine.kernels.linear.gemv import gemv
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, PartialSquares, Scratch, matmul
-from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
 from engine.model import quantization
 from engine.model.quantization import quantized_weight
@@ -46,36 +44,6 @@ def test_one_token(k: int, norm: int, gated: int, residual: int, two: bool) -> N
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
-# A line has 64 columns.
-QUANTIZED_K = [64, 100, 300, 576, pytest.param(1536, marks=pytest.mark.long)]
-
-
-@pytest.mark.parametrize("bits", [8])
-@pytest.mark.parametrize("k", QUANTIZED_K)
-@pytest.mark.parametrize(("norm", "gated", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, gated: int, residual: int) -> None:
-    n = 6  # two programs, the second one not full
-    x, gain = random(1, k), random(k, seed=5)
-    w = quantized_weight(weights(2 * n if gated else n, k), bits)
-    out = random(1, n, dtype=torch.float32, seed=9)
-    expected = reference.linear(
-        x, w, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=out.clone() if residual else None
-    )
-    quantized_gemv(
-        x, w, out, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=bool(residual), pdl=PDL, block=2
-    )
-    torch.testing.assert_close(out, expected, **CLOSE)
-
-
-@pytest.mark.parametrize("bits", [8])
-@pytest.mark.parametrize("k", QUANTIZED_K)
-def test_a_quantized_matrix_is_dequantized(k: int, bits: int) -> None:
-    w = quantized_weight(weights(21, k), bits)
-    out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
-    dequantize(w, out, pdl=PDL, block=2)
-    torch.testing.assert_close(out.float(), w.dequantize(), **CLOSE)
-
-
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("split", [1, 3])
 @pytest.mark.parametrize("k", [128, 144])
@@ -104,41 +72,7 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
         torch.testing.assert_close(squares_out[:parts].sum(0), y.square().sum(1), rtol=2e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("bits", [8])
-@pytest.mark.parametrize("k", QUANTIZED_K)
-@pytest.mark.parametrize("kind", [PLAIN, GATED, RESIDUAL])
-def test_few_tokens_with_quantized_weights(kind: int, k: int, bits: int) -> None:
-    """Ragged tiles, splits of unequal length, one or two lines a step."""
-    bm, n = 16, 40
-    x, w, gain = random(bm, k), quantized_weight(weights(2 * n if kind == GATED else n, k), bits), random(n, seed=5)
-    before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
-    squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
-    expected = reference.linear(x, w, gated=kind == GATED, residual=before if kind == RESIDUAL else None)
-    scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
-    for split, bk in ((1, 32), (3, 32), (2, 64)):
-        if bk == 64 and quantization.num_lines(k, bits) % 2:
-            continue
-        out = before.clone()
-        matmul(
-            x, w, out, GemmConfig(16, bk, split, 2, 4), scratch, bm=bm, kind=kind, gain=gain, scaled=scaled,
-            squares_out=squares_out, pdl=PDL,
-        )  # fmt: skip
-        torch.testing.assert_close(out, expected, **CLOSE)
-        assert not scratch.counters.any()
-
-
-@pytest.mark.parametrize("shared", [99 << 10, 227 << 10])
-@pytest.mark.parametrize("bm", [16, 32, 64, 128])
-@pytest.mark.parametrize("bits", [8])
-def test_a_pipeline_of_quantized_weights_fits(bits: int, bm: int, shared: int) -> None:
-    for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, GATED), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
-        config = quantized_gemm_config(rows, k, kind, bm, bits, shared)
-        assert quantization.num_lines(k, bits) % (config.bk // 32) == 0
-        tokens = config.bk // 32 * 512 // bits * bm * 2
-        assert config.stages * (tokens + config.bk * 2 * config.bn * (2 if kind == GATED else 1)) <= shared
-
-
-@pytest.mark.parametrize("k", QUANTIZED_K)
+@pytest.mark.parametrize("k", [64, 100, 300, 576])
 def test_the_quantization_error(k: int) -> None:
     """Of a normal distribution and one with long tails; of groups of one value, and of zeros."""
     normal = random(32, k, dtype=torch.float32)

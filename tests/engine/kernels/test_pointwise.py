@@ -1,15 +1,17 @@
 """What Gemma and biased models need of the small kernels, and GELU in every gated product, against plain torch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemv import gemv
+from engine.kernels.linear.int4_gemv import int4_gemv
+from engine.kernels.linear.int4_matmul import int4_matmul
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
-from engine.kernels.linear.quantized_gemv import quantized_gemv
-from engine.model.quantization import quantized_weight
+from engine.model.int4_weight import Int4Weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights
 
@@ -67,22 +69,22 @@ def test_logits_are_capped_and_nan_stays() -> None:
     assert torch.equal(wide[:, 50:], rest)
 
 
-@pytest.mark.parametrize("bits", [16, 4])
-def test_gelu_in_the_products(bits: int) -> None:
+def test_gelu_in_the_products() -> None:
     k, n, bm = 100, 6, 16
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
-    quantized = quantized_weight(matrix, 4)
-    expected = reference.linear(x, quantized if bits == 4 else matrix, gated=True, gelu=True)
-    out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
-    if bits == 4:
-        quantized_gemv(x[:1], quantized, out, gated=True, gelu=True, pdl=PDL)
-    else:
-        gemv(x[:1], matrix, out, gated=True, gelu=True, pdl=PDL, block=128)
-    torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
-    config = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4)
-    matmul(
-        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=GATED,
-        gelu=True, pdl=PDL,
-    )  # fmt: skip
-    torch.testing.assert_close(out.float(), expected, **CLOSE)
+    quantized = Int4Weight(matrix)
+    out, scratch = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE), Scratch.allocate(DEVICE, 1 << 12, 64)
+    config = GemmConfig(bn=16, bk=128, split=1, stages=1, warps=1)
+    for weight in (matrix, quantized):
+        expected = reference.linear(x, weight, gated=True, gelu=True)
+        if isinstance(weight, Int4Weight):
+            int4_gemv(x[:1], weight, out, gated=True, gelu=True, pdl=PDL)
+        else:
+            gemv(x[:1], weight, out, gated=True, gelu=True, pdl=PDL, block=128)
+        torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
+        if isinstance(weight, Int4Weight):
+            int4_matmul(x, weight, out, config, scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+        else:
+            matmul(x, weight, out, replace(config, bk=32, warps=4), scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+        torch.testing.assert_close(out.float(), expected, **CLOSE)

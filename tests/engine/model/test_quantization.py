@@ -24,6 +24,11 @@ def test_a_cpu_does_not_quantize_the_kv_cache(kv_dtype: str) -> None:
         resolve(TINY, device="cpu", kv_dtype=kv_dtype)
 
 
+def test_a_cpu_has_no_fp8_weights() -> None:
+    with pytest.raises(ConfigError, match=r"--quantize: expected auto, none, int8 or int4: a CPU .* found fp8"):
+        resolve(TINY, device="cpu", quantize="fp8")
+
+
 def test_fp8_needs_a_gpu_with_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_config, "_device", lambda *_: torch.device("cuda", 0))
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 6))
@@ -31,8 +36,11 @@ def test_fp8_needs_a_gpu_with_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"--kv-dtype: expected auto or int8: the GeForce .* found fp8"):
         resolve(TINY, kv_dtype="fp8")
     assert resolve(TINY, kv_dtype="int8").kv_dtype == "int8"
+    with pytest.raises(ConfigError, match=r"--quantize: expected auto, none, int8 or int4: the GeForce .* found fp8"):
+        resolve(TINY, quantize="fp8")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 9))
     assert resolve(TINY, kv_dtype="fp8", quantize="int4").quantize == "int4"
+    assert resolve(TINY, quantize="fp8").quantize == "fp8"
     with pytest.raises(ConfigError, match="one of auto, fp8, int8"):
         resolve(TINY, kv_dtype="int4")
 
@@ -45,10 +53,10 @@ def test_bytes_of_a_page_include_its_scales() -> None:
     assert kv_bytes_per_page(TINY, replace(config, kv_dtype="int8")) == vectors * (16 + 2)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_bytes_of_quantized_weights(bits: int) -> None:
+@pytest.mark.parametrize(("bits", "fp8"), [(8, False), (8, True), (4, False)])
+def test_bytes_of_quantized_weights(bits: int, fp8: bool) -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
-    model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits))
+    model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits, fp8=fp8))
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
     expected = quantized_weight_bytes(TINY, 1, torch.bfloat16, bits)
     assert sum(each.numel() * each.element_size() for each in held) == expected

@@ -250,8 +250,8 @@ class QuantizedKVAttention(PagedAttention):
     [
         ("int8", "auto", 1, "llama"),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
-            ("int4", "int8", 2, "llama"), ("int4", "auto", 2, "qwen3moe"), ("int8", "auto", 1, "gemma"),
-            ("int4", "int8", 1, "windows"),
+            ("fp8", "auto", 2, "llama"), ("fp8", "auto", 2, "qwen3moe"), ("int4", "int8", 2, "llama"),
+            ("int4", "auto", 2, "qwen3moe"), ("int8", "auto", 1, "gemma"), ("int4", "int8", 1, "windows"),
         )),
     ],
 )  # fmt: skip
@@ -264,7 +264,7 @@ def test_quantized_weights_and_caches(
     transformer = model(kv_heads, FAMILIES[family], HEAD_DIMS.get(family, 16))
     for block in transformer.blocks:
         if quantize != "none":
-            quantize_block(block, int(quantize[3:]))
+            quantize_block(block, 4 if quantize == "int4" else 8, fp8=quantize == "fp8")
     plain = TorchRunner(config(), transformer, PAGES)
     ours = CudaRunner(config(quantize=quantize, kv_dtype=kv_dtype), transformer)
     ours.start(PAGES)
