@@ -15,7 +15,12 @@ _FEW_PROGRAMS = 200  # fewer do not keep all multiprocessors busy
 _LONG = 32  # tiles of 256 columns in a row from which on programs take two units of 16 rows, which share the input
 _MAX_STEPS = 8  # of a program of the GEMV, which is unrolled
 # Prompts: (tokens, weight rows, stages, warps) of a program, and its time in proportion.
-_PROMPT_TILINGS = (((256, 128, 3, 8), 49.5), ((128, 128, 3, 8), 30.6), ((256, 64, 3, 4), 28.8), ((128, 128, 2, 8), 40.0))
+_PROMPT_TILINGS = (
+    ((256, 128, 3, 8), 49.5),
+    ((128, 128, 3, 8), 30.6),
+    ((256, 64, 3, 4), 28.8),
+    ((128, 128, 2, 8), 40.0),
+)
 
 
 def int4_gemv_config(rows: int, k: int, kind: int) -> tuple[int, int, int]:
