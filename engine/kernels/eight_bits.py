@@ -55,6 +55,16 @@ def e4m3_bits(value):
 
 
 @triton.jit
+def rounded_to(x, dtype: tl.constexpr):
+    """x, of any float dtype and shape, as `dtype`, e4m3 among others: the nearest numbers, in e4m3 none beyond ±448."""
+    if dtype == tl.float8e4nv:
+        if _INTERPRETED:
+            return e4m3_bits(x.to(tl.float32)).to(tl.uint8).to(tl.float8e4nv, bitcast=True)
+        return x.to(tl.float32).to(tl.float8e4nv)
+    return x.to(dtype)
+
+
+@triton.jit
 def _as_bfloat16(words, PART: tl.constexpr, FP8: tl.constexpr):
     """`fma` stands for a product or a sum alone, which cards before Hopper lack for pairs of bfloat16."""
     if FP8:

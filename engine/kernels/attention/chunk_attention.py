@@ -19,6 +19,7 @@ from engine.kernels.attention.kv_quantization import (
     quantize_vectors,
     scale_arguments,
 )
+from engine.kernels.eight_bits import rounded_to
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 
@@ -66,7 +67,7 @@ def rotate_and_store_kernel(
                 is_key = (head >= HQ) & (head < HQ + HKV)
                 tl.store(scales + 2 * (scale_at + (head - HQ) * PAGE), bf16_bits(scale).to(tl.int16), mask=is_key)
             else:
-                stored = rotated.to(k_cache.dtype.element_ty)
+                stored = rounded_to(rotated, k_cache.dtype.element_ty)
             tl.store(k_cache + k_at, stored, mask=exists & (head >= HQ)[:, None])
         for block in tl.static_range((HKV + HB - 1) // HB):
             head = block * HB + h
@@ -77,7 +78,7 @@ def rotate_and_store_kernel(
                 half = bf16_bits(scale).to(tl.int16)
                 tl.store(scales + 2 * (scale_at + head * PAGE) + 1, half, mask=head < HKV)
             v_at = cache_at + head[:, None] * head_stride + d[None, :]
-            tl.store(v_cache + v_at, v.to(v_cache.dtype.element_ty), mask=exists)
+            tl.store(v_cache + v_at, rounded_to(v, v_cache.dtype.element_ty), mask=exists)
 
 
 @triton.jit

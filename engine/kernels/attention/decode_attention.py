@@ -38,7 +38,7 @@ from engine.kernels.attention.split_kv import (
     combine_group_splits,
     combine_splits,
 )
-from engine.kernels.eight_bits import unpack_bytes
+from engine.kernels.eight_bits import rounded_to, unpack_bytes
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 
@@ -155,8 +155,8 @@ def decode_attention_kernel(
         k = k_codes * k_scale_new
         v = v_codes * v_scale_new
     else:
-        stored_k = k.to(k_cache.dtype.element_ty)
-        stored_v = v.to(v_cache.dtype.element_ty)
+        stored_k = rounded_to(k, k_cache.dtype.element_ty)
+        stored_v = rounded_to(v, v_cache.dtype.element_ty)
         k = stored_k
         v = stored_v
     if live_slot & (split == 0):

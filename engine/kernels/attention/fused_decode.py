@@ -31,7 +31,8 @@ from engine.kernels.attention.attention_rules import (
 )
 from engine.kernels.attention.decode_attention import online_softmax_update, rotate
 from engine.kernels.attention.split_kv import SplitConfig, combine_splits
-from engine.kernels.linear.eight_bit_gemv import load_early, row_dots
+from engine.kernels.eight_bits import rounded_to
+from engine.kernels.linear.eight_bit_gemv import EARLY_WORDS, load_early, row_dots
 from engine.kernels.linear.gemv import row_products
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
@@ -75,10 +76,12 @@ def fused_decode_value_proj_kernel(
             rows = ()
             for r in tl.static_range(ROWS):
                 rows = rows + ((n + r).to(tl.int64),)
-            steps: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
-            early = load_early(weight, rows, LINES, BLOCK, steps)
+            STEPS: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
+            FITS: tl.constexpr = max(1, EARLY_WORDS // (ROWS * BLOCK * 32))
+            EARLY: tl.constexpr = FITS if STEPS > FITS else STEPS
+            early = load_early(weight, rows, LINES, BLOCK, EARLY)
             sums, mean_square = row_dots(
-                h, gain, h, h, weight, rows, early, K, LINES, FP8, BLOCK, steps, True, False, 1, 1
+                h, gain, h, h, weight, rows, early, K, LINES, FP8, BLOCK, EARLY, True, False, 1, 1
             )
             norm = tl.rsqrt(mean_square + eps)
             values = ()
@@ -88,7 +91,7 @@ def fused_decode_value_proj_kernel(
         page_id = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
         page_at = v_cache + page_id * page_stride + (pos % PAGE) * token_stride
         for r in tl.static_range(ROWS):
-            stored = values[r].to(qkv.dtype.element_ty).to(v_cache.dtype.element_ty)
+            stored = rounded_to(values[r].to(qkv.dtype.element_ty), v_cache.dtype.element_ty)
             tl.store(qkv + (HQ + HKV) * D + n + r, stored.to(qkv.dtype.element_ty))
             tl.store(page_at + (n + r) // D * head_stride + (n + r) % D, stored, mask=live)
     else:
@@ -124,7 +127,7 @@ def fused_decode_value_proj_kernel(
                 load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
                 load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
             )  # fmt: skip
-            k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty).to(k_cache.dtype.element_ty)
+            k = rounded_to(tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty), k_cache.dtype.element_ty)
             has_new = split == 0  # the new token belongs to the first split
             if live & has_new & (head % (HQ // HKV) == 0):
                 page_id = tl.load(table + pos // PAGE).to(tl.int64)

@@ -19,7 +19,7 @@ from engine.kernels.eight_bits import unpack_bytes
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import grid_wait, launch_dependents
 
-_EARLY_WORDS: tl.constexpr = tl.constexpr(8192)  # of all rows of a program, loaded before the input exists
+EARLY_WORDS: tl.constexpr = tl.constexpr(8192)  # of all rows of a program, loaded before the input exists
 
 
 @triton.jit
@@ -102,7 +102,7 @@ def eight_bit_gemv_kernel(
     """
     WIDE: tl.constexpr = 2 * ROWS if GATED else ROWS  # with the gate: its rows, then their up rows
     STEPS: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
-    FITS: tl.constexpr = max(1, _EARLY_WORDS // (WIDE * BLOCK * 32))
+    FITS: tl.constexpr = max(1, EARLY_WORDS // (WIDE * BLOCK * 32))
     EARLY: tl.constexpr = FITS if STEPS > FITS else STEPS
     first_row = tl.program_id(0) * ROWS
     rows = ()

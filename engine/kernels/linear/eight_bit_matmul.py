@@ -97,7 +97,7 @@ def eight_bit_matmul_kernel(
     if last:
         store_tile(
             acc, acc_up, row_scales, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N,
-            KIND, NORM, GELU,
+            KIND, NORM, True, GELU,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
 The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
-behind them. Tilings for quantized weights follow from the registers and shared memory that the compiler reports.
+behind them. Tilings for weights of 8 bits were measured on an H200.
 
 In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, GATED, RESIDUAL), `bm` the
 tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may
@@ -20,6 +20,7 @@ from engine.model.eight_bit_weight import num_lines
 
 FUSED_TOKENS = 128
 _MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
+_SHARED_RESERVE = 2048  # bytes of shared memory beside the pipeline
 
 
 def token_block(tokens: int) -> int:
@@ -45,8 +46,8 @@ def eight_bit_gemv_config(k: int, kind: int) -> tuple[int, int, int]:
     return (8, 16, 2) if k >= 8192 else (8, 32, 4)
 
 
-def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) -> GemmConfig:
-    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns.
+def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, item: int, shared: int) -> GemmConfig:
+    """The GEMM's tiling with weights of 8 bits; its `bk` counts words of two columns, `item` is of the tokens' numbers.
 
     With few tokens a step takes many words, as little else is read. With many, most of what a program reads are tokens,
     which a tile of 128 rows shares.
@@ -56,7 +57,7 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) ->
     split = 1
     while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and num_lines(k) * 32 // bk >= 8 * split:
         split *= 2
-    if n < 1024 or k < 1024:
+    if item == 4 or n < 1024 or k < 1024:
         bn, bk = 32, 32
     elif (bm <= 16 and split == 1) or (bm <= 32 and kind == GATED):
         bk, stages = 128, 3
@@ -64,9 +65,12 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, shared: int) ->
         bn, stages, warps = 128, 3, 8
     elif bm == 128:
         bk = 32
-    stage_bytes = bk * 2 * (bn * (2 if kind == GATED else 1) + 2 * bm)
-    while stages > 2 and stages * stage_bytes > shared:
-        stages -= 1
+    height = bn * (2 if kind == GATED else 1)
+    while stages * bk * 2 * (height + item * bm) > shared - _SHARED_RESERVE:
+        if stages > 3 or bk == 32:
+            stages -= 1
+        else:
+            bk //= 2
     return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=warps)
 
 

@@ -4,6 +4,7 @@ The weights' rows are the M side of each tl.dot, the tokens its N side. The redu
 all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
 timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
 h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
+Quantized weights have kernels of their own (`eight_bit_matmul.py`, `int4_matmul.py`).
 
 Buffers hold at least BM tokens; those past the live ones may hold anything.
 """
@@ -17,7 +18,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.activation import gate_product
+from engine.kernels.linear.tile_ending import store_tile, sum_splits
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 PLAIN, GATED, RESIDUAL = 0, 1, 2
@@ -42,9 +43,9 @@ def matmul_kernel(
 ):  # fmt: skip
     """One split of K and one tile of BN weight rows per program, all BM tokens. Pointers: see `matmul`.
 
-    BK: columns a step; STAGES: pipeline depth; KIND: PLAIN,
-    GATED or RESIDUAL; NORM: multiply by 1 / rms from n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a
-    tensor descriptor; EARLY: load the first tile of weights before the input exists; PRECISION: of float32 products.
+    BK: columns a step; STAGES: pipeline depth; KIND: PLAIN, GATED or RESIDUAL; NORM: multiply by 1 / rms from
+    n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a tensor descriptor; EARLY: load the first tile of
+    weights before the input exists; PRECISION: of float32 products.
     """
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -67,6 +68,9 @@ def matmul_kernel(
     launch_dependents(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
     # What the ending needs is loaded now, so that the wait overlaps with the product.
+    inv_rms = 1.0
+    residual = 0.0
+    g = 0.0
     if NORM:
         inv_rms = inverse_rms(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
     if KIND == 2:
@@ -102,44 +106,17 @@ def matmul_kernel(
             acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
     last = True
     if SPLIT > 1:
-        # Partial sums are [tile][split][BN][BM] (with the gate [2 · BN]), so that the last program reads one run.
-        wide: tl.constexpr = 2 if KIND == 1 else 1
-        in_tile = tl.arange(0, BN)[:, None] * BM + tokens[None, :]
-        own = partial_sums + (tile.to(tl.int64) * SPLIT + split) * (wide * BN * BM)
-        tl.store(own + in_tile, acc)
-        if KIND == 1:
-            tl.store(own + BN * BM + in_tile, acc_up)
-        tl.debug_barrier()
-        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
-        last = arrived == SPLIT - 1
-        if last:
-            tl.store(counters + tile, 0)
-            acc = tl.zeros([BN, BM], tl.float32)
-            acc_up = tl.zeros([BN, BM], tl.float32)
-            for other in tl.static_range(SPLIT):
-                theirs = partial_sums + (tile.to(tl.int64) * SPLIT + other) * (wide * BN * BM)
-                acc += tl.load(theirs + in_tile, cache_modifier=".cg")
-                if KIND == 1:
-                    acc_up += tl.load(theirs + BN * BM + in_tile, cache_modifier=".cg")
+        last, acc, acc_up = sum_splits(acc, acc_up, partial_sums, counters, tile, split, SPLIT, KIND == 1)
     if last:
-        if NORM:
-            acc = acc * inv_rms
-            acc_up = acc_up * inv_rms
-        if KIND == 1:
-            acc = gate_product(acc, acc_up, GELU)
-        if KIND == 2:
-            acc += residual.to(tl.float32)
-            tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
-            tl.store(scaled + at, (acc * g[:, None]).to(scaled.dtype.element_ty), mask=live[:, None])
-            total = tl.sum(tl.where(live[:, None], acc * acc, 0.0), 0)
-            tl.store(squares_out + tile * BM + tokens, total)
-        else:
-            tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
+        store_tile(
+            acc, acc_up, x, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N,
+            KIND, NORM, False, GELU,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class GemmConfig:
-    """How a GEMM is tiled: `bn` weight rows and `bk` columns a tile (of 8 bits: words), `split` splits of K.
+    """How a GEMM is tiled: `bn` weight rows and `bk` columns (of 8-bit weights: words) a tile, `split` splits of K.
 
     `stages` is the pipeline's depth and `warps` Triton's. `bulk`: weights come by bulk tensor copies (Hopper's TMA).
     `early`: the first tile of weights is loaded before the input exists (not of quantized weights).

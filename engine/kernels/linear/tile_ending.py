@@ -44,19 +44,21 @@ def sum_splits(acc, acc_up, partial_sums, counters, tile, split, SPLIT: tl.const
 @triton.jit
 def store_tile(
     acc, acc_up, row_scales, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N,
-    KIND: tl.constexpr, NORM: tl.constexpr, GELU: tl.constexpr,
+    KIND: tl.constexpr, NORM: tl.constexpr, SCALED: tl.constexpr, GELU: tl.constexpr,
 ):  # fmt: skip
-    """Store a tile's result. acc, acc_up float32 [BN, BM]; rows, live [BN]; at [BN, BM]: where the elements lie in out.
+    """Store a tile's result. acc, acc_up float32 [BN, BM]; rows, live [BN]; at [BN, BM]: where its elements lie in out.
 
-    row_scales float32 by weight row; with NORM inv_rms [1, BM]; KIND 2: residual [BN, BM] and gain g [BN] as loaded.
-    The pointers are those of `matmul`.
+    SCALED: row_scales float32 by weight row; NORM: inv_rms [1, BM]; KIND 2: residual [BN, BM] and gain g [BN] as
+    loaded. The pointers are those of `matmul`.
     """
     BM: tl.constexpr = acc.shape[1]
-    acc = acc * tl.load(row_scales + rows, mask=live, other=0.0)[:, None]
+    if SCALED:
+        acc = acc * tl.load(row_scales + rows, mask=live, other=0.0)[:, None]
     if NORM:
         acc = acc * inv_rms
     if KIND == 1:
-        acc_up = acc_up * tl.load(row_scales + N + rows, mask=live, other=0.0)[:, None]
+        if SCALED:
+            acc_up = acc_up * tl.load(row_scales + N + rows, mask=live, other=0.0)[:, None]
         if NORM:
             acc_up = acc_up * inv_rms
         acc = gate_product(acc, acc_up, GELU)

@@ -73,7 +73,8 @@ class CudaForward:
         padded_samples = token_block(max_samples)
         padded_tokens = max(FUSED_TOKENS, padded_samples, max_tokens)
         scaled = None
-        if any(map(ScaledProducts.takes, map(weight_of, layers))) and ScaledProducts.supported(self.device, self.dtype):
+        has_fp8 = any(ScaledProducts.takes(weight_of(layer)) for layer in layers)
+        if has_fp8 and ScaledProducts.supported(self.device, self.dtype):
             scaled = ScaledProducts(self.device, padded_tokens, max(weight_of(layer).shape[1] for layer in layers))
         self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu, scaled=scaled)
         self.collectives = Collectives.create(

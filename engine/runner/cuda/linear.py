@@ -134,10 +134,11 @@ class Linear:
                 squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
             )  # fmt: skip
         if isinstance(weight, EightBitWeight):
+            tiling = eight_bit_gemm_config(rows, k, kind, bm, x.element_size(), self._shared_bytes)
             return eight_bit_matmul(
-                x, weight.words, weight.scales, out, eight_bit_gemm_config(rows, k, kind, bm, self._shared_bytes),
-                self._scratch, fp8=weight.fp8, bm=bm, kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain,
-                scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
+                x, weight.words, weight.scales, out, tiling, self._scratch, fp8=weight.fp8, bm=bm, kind=kind,
+                gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
+                squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
             )  # fmt: skip
         item = weight.element_size()
         config = fit_shared_memory(

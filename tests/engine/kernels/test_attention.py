@@ -19,9 +19,7 @@ ONE_STEP = {"rtol": 0.14, "atol": 0.05}  # one step of an 8-bit dtype, for value
 PAGE, PAGES, DIM, ROWS, CONTEXT = 16, 40, 32, 4, 128
 
 
-STORAGES = [None, torch.int8]
-if DEVICE.type == "cuda":  # the interpreter rounds to fp8 without the carry into the exponent
-    STORAGES.append(torch.float8_e4m3fn)
+STORAGES = [None, torch.int8, torch.float8_e4m3fn]
 
 
 class Cache:

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from engine.kernels import hidden_states, pointwise
+from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
+from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
 from engine.kernels.linear.gemv import gemv
 from engine.kernels.linear.int4_gemv import int4_gemv
 from engine.kernels.linear.int4_matmul import int4_matmul
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
+from engine.model.eight_bit_weight import Int8Weight
 from engine.model.int4_weight import Int4Weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights
@@ -88,3 +91,17 @@ def test_gelu_in_the_products() -> None:
         else:
             matmul(x, weight, out, replace(config, bk=32, warps=4), scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
         torch.testing.assert_close(out.float(), expected, **CLOSE)
+
+
+def test_gelu_in_products_of_8_bits() -> None:
+    k, n, bm = 100, 6, 16
+    x, matrix = random(bm, k), weights(2 * n, k)
+    x[0] *= 30  # gates that saturate
+    w = Int8Weight(matrix)
+    expected = reference.linear(x, w, gated=True, gelu=True)
+    out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
+    eight_bit_gemv(x[:1], w.words, w.scales, out, fp8=False, gated=True, gelu=True, pdl=PDL)
+    torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
+    config, scratch = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4), Scratch.allocate(DEVICE, 1 << 12, 64)
+    eight_bit_matmul(x, w.words, w.scales, out, config, scratch, fp8=False, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+    torch.testing.assert_close(out.float(), expected, **CLOSE)
