@@ -18,7 +18,7 @@ from bot.admin.context import Admin
 from bot.admin.pages.login import announce_link
 from bot.admin.views.live import LiveFigures
 from bot.errors import ConfigError
-from bot.settings import Settings
+from bot.settings import Settings, is_loopback
 from models.database import Database
 
 _GRACE = 5
@@ -26,12 +26,15 @@ _GRACE = 5
 
 
 def live_url(settings: Settings) -> str | None:
-    """Where the engine's figures are read: the setting, or /metrics of the server at ENGINE_URL."""
+    """Where the engine's figures are read: the setting, or the bot's own page, or /metrics of the first ENGINE_URL."""
     if settings.admin_metrics_url is not None:
         return settings.admin_metrics_url
-    if settings.engine_url is None:
+    if settings.metrics_port is not None:
+        host = settings.metrics_host if is_loopback(settings.metrics_host) else "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{settings.metrics_port}/metrics"
+    if not settings.engine_servers:
         return None
-    parts = urlsplit(settings.engine_url)
+    parts = urlsplit(settings.engine_servers[0][0])
     return f"{parts.scheme}://{parts.netloc}/metrics"
 
 

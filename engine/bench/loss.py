@@ -25,7 +25,7 @@ from engine.layers.fp8_tokens import rounded_tokens
 from engine.layers.paged_attention import PLAIN, AttentionRule, DenseAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
-from engine.model.quantization import quantize_block, quantized_weight
+from engine.model.quantization import has_wider_matrices, quantize_block, quantized_weight
 from engine.model.transformer import Block, Transformer
 from engine.runner.memory import kv_storage
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
@@ -101,12 +101,14 @@ def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer
     """The model with its weights quantized as on a GPU, on any device."""
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, quantize_shuffled)
-    exact = checkpoint.spec.quantization is not None
     if config.quantize == "fp8-both":
-        return load_model(config, checkpoint, quantize_both, exact=exact)
+        return load_model(config, checkpoint, quantize_both)
     bits = {"int8": 8, "fp8": 8, "int4": 4}.get(config.quantize)
-    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8") if bits else None
-    return load_model(config, checkpoint, quantize, exact=exact and bits is not None)
+    stored = checkpoint.spec.quantization
+    if bits is None:
+        return load_model(config, checkpoint)
+    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8", mixed=has_wider_matrices(stored))
+    return load_model(config, checkpoint, quantize, exact=bits == 4 and stored is not None)
 
 
 def quantize_shuffled(block: Block) -> None:

@@ -20,7 +20,7 @@ from engine.distributed.communicator import Communicator
 from engine.errors import ConfigError
 from engine.load_progress import LoadProgress
 from engine.model.loader import fill_rope, load_model
-from engine.model.quantization import quantize_block
+from engine.model.quantization import has_wider_matrices, quantize_block
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
@@ -178,5 +178,7 @@ def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadPro
         quantizer.output(model)
         return model
     bits = 4 if config.quantize == "int4" else 8
-    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8")
-    return load_model(config, checkpoint, quantize, progress, exact=checkpoint.spec.quantization is not None)
+    stored = checkpoint.spec.quantization
+    quantize = partial(quantize_block, bits=bits, fp8=config.quantize == "fp8", mixed=has_wider_matrices(stored))
+    exact = bits == 4 and stored is not None
+    return load_model(config, checkpoint, quantize, progress, exact=exact)

@@ -64,7 +64,7 @@ def find_groups(weight: Tensor) -> Groups:
     row_scales = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent - _EXPONENT)
     w = w / row_scales[:, None, None]
     rounding = _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)
-    if not _were_codes(w, rounding):
+    if _share_of_codes(w.view(-1, GROUP), rounding) < 0.5:
         return _nearest(w, row_scales)
     found, known = _file_groups(w, row_scales, rounding)
     if bool(known.all()):
@@ -79,32 +79,53 @@ def find_groups(weight: Tensor) -> Groups:
     )
 
 
-def _were_codes(w: Tensor, rounding: float) -> bool:
-    """Whether at least half of some of the groups are evenly spaced; groups of one value do not count."""
-    groups = w.reshape(-1, GROUP)
+def were_codes(weight: Tensor) -> bool:
+    """Whether (nearly) all weights [rows, columns], of any float dtype, were 4-bit codes in a file."""
+    rows, columns = weight.shape
+    groups = weight[:, : columns // GROUP * GROUP].view(rows, -1, GROUP)
+    step = max(1, groups.shape[0] * groups.shape[1] // _SAMPLE // 4)
+    sample = groups.reshape(-1, GROUP)[::step].float()
+    return _share_of_codes(sample, _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)) > 0.98
+
+
+def _share_of_codes(groups: Tensor, rounding: float) -> float:
+    """How many of some float32 groups [n, GROUP] are evenly spaced; those of one value do not count."""
     groups = groups[groups.amax(-1) > groups.amin(-1)]
     sample = groups[:: max(1, len(groups) // _SAMPLE)]
-    return len(sample) > 0 and float((_even_steps(sample, rounding) > 0).float().mean()) >= 0.5
+    return float((_even_steps(sample, rounding) > 0).float().mean()) if len(sample) else 0.0
 
 
 def _even_steps(w: Tensor, rounding: float) -> Tensor:
     """The step [...] of each group [..., GROUP] whose weights are its minimum plus 0 … 15 steps; 0 for other groups.
 
-    Among several the largest that is a float16, else the largest: a file's step may be a float16.
+    Among several the best is the largest that needs no offset; then, as a file's step is often a float16, one of those.
     """
     low, high = w.aminmax(dim=-1, keepdim=True)
     span, above = high - low, w - low
     slack = 2 * rounding * w.abs().amax(-1, keepdim=True)
-    best, is_half = torch.zeros_like(span), torch.zeros_like(span, dtype=torch.bool)
+    best, best_rank = torch.zeros_like(span), torch.zeros_like(span)
     for count in range(1, MAX_CODE + 1):
         step = span / count
         position = above / step
         limit = (slack / step).clamp_max_(_MAX_DEVIATION)
         fits = ((position - position.round()).abs() <= limit).all(-1, keepdim=True) & (span > 0)
         exact = (step.half().float() - step).abs() <= step * 2.0**-19
-        better = fits & ((best == 0) | (exact & ~is_half))
-        best, is_half = torch.where(better, step, best), torch.where(better, exact, is_half)
+        rank = fits * (1.0 + exact + 2.0 * (_first_code(low / step, count, limit) >= 0))
+        best, best_rank = torch.where(rank > best_rank, step, best), torch.maximum(best_rank, rank)
     return best[..., 0]
+
+
+def _first_code(lowest: Tensor, count: Tensor | int, limit: Tensor) -> Tensor:
+    """The code of the group's minimum, `lowest` steps, without an offset; -1 if there is none.
+
+    `count` steps lie between the minimum and the maximum. 16 stands for groups whose step is to be negative, as only
+    then their largest weight, 8 steps, has a code.
+    """
+    whole = lowest.round()
+    on_grid = (lowest - whole).abs() <= limit
+    positive = (whole >= -8) & (whole + count <= 7)
+    negative = (whole >= -7) & (whole + count <= 8)
+    return torch.where(on_grid & positive, whole + 8, torch.where(on_grid & negative, 16.0, -1.0))
 
 
 def _file_groups(w: Tensor, row_scales: Tensor, rounding: float) -> tuple[Groups, Tensor]:
@@ -121,16 +142,19 @@ def _file_groups(w: Tensor, row_scales: Tensor, rounding: float) -> tuple[Groups
         centred = positions - positions.mean(-1, keepdim=True)
         fitted = (centred * w).sum(-1) / centred.square().sum(-1).clamp_min_(1e-9)
         step = torch.where(one_value, step, fitted)
-    # Codes may begin where the offset gets smallest: symmetric groups have none.
-    first = (low / step).round_().add_(8).clamp_(min=0)
-    first = torch.minimum(first, MAX_CODE - positions.amax(-1))
-    codes = (positions + first[..., None]).clamp_(0, MAX_CODE)
-    scale = step.half()
+    last = positions.amax(-1)
+    slack = (2 * rounding * w.abs().amax(-1) / step).clamp_max_(_MAX_DEVIATION)
+    first = _first_code(low / step, last, slack)
+    symmetric, negative = first >= 0, first == 16
+    # Else codes begin where the offset gets smallest.
+    first = torch.where(symmetric, first, torch.minimum((low / step).round_().add_(8).clamp_(min=0), MAX_CODE - last))
+    first = torch.where(negative, 8 - (low / step).round_(), first)
+    codes = (first[..., None] + torch.where(negative[..., None], -positions, positions)).clamp_(0, MAX_CODE)
+    scale = torch.where(negative, -step, step).half()
     offset = (w - (codes - 8) * scale.float()[..., None]).mean(-1)
-    slack = 2 * rounding * w.abs().amax(-1)
-    offset = torch.where(offset.abs() <= torch.maximum(slack, 2.0**-11 * step), 0.0, offset)
+    offset = torch.where(symmetric, 0.0, offset).half()
     zero = torch.full_like(codes[..., 0], 8, dtype=torch.int16)
-    return Groups(OFFSET, codes.to(torch.uint8), scale, zero, offset.half(), row_scales), known
+    return Groups(OFFSET, codes.to(torch.uint8), scale, zero, offset, row_scales), known
 
 
 def _nearest(w: Tensor, row_scales: Tensor) -> Groups:

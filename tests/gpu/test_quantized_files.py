@@ -34,3 +34,28 @@ def test_the_bits_of_the_file(kind: str, bits: str, tmp_path: Path) -> None:
     kl = (plain[-len(ours) :].exp() * (plain[-len(ours) :] - ours)).sum(-1)
     assert float(kl.mean()) < 0.01
     assert torch.isfinite(ours).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
+@pytest.mark.parametrize("quantize", ["int8", "fp8"])
+def test_8_bits_give_what_plain_torch_gives(quantize: str, kv_dtype: str, rows: int, tmp_path: Path) -> None:
+    """The same weights and caches: a prompt of 150 tokens, in 8 bits both ways where weights are fp8, then decoding."""
+    checkpoint = open_checkpoint(
+        write_gguf(tmp_path / "model.gguf", Tiny(dim=256, n_heads=8, n_kv_heads=4, ffn_dim=512))
+    )
+    exact = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=192)
+    exact = replace(exact, quantize=quantize, kv_dtype=kv_dtype)
+    texts = [[(7 * n + start) % 90 for n in range(158)] for start in (3, 11)]
+    expected = loss.log_probabilities_in_torch(exact, loss.quantized_model(exact, checkpoint), texts)
+    config = resolve(checkpoint.spec, device=machine.DEVICE, quantize="none", max_context=192, max_num_seqs=rows)
+    config = replace(config, quantize=quantize, kv_dtype=kv_dtype)
+    if machine.DEVICE == "cpu":  # a rehearsal has no kernels
+        found = loss.log_probabilities_in_torch(config, loss.quantized_model(config, checkpoint), texts)
+    else:
+        found = loss.log_probabilities_through_kernels(
+            replace(config, num_kv_pages=64), loss.quantized_model(config, checkpoint), texts, prompt_len=150
+        )
+    for wanted, ours in zip(expected, found, strict=True):
+        last = wanted[-8:]
+        assert float((last.exp() * (last - ours.cpu()[-8:])).sum(-1).mean()) < 0.01

@@ -160,10 +160,11 @@ class Product:
         matrix = torch.empty(self.rows, self.k, dtype=self.dtype, device=self.device)
         yield {"kernel": "mm", "bits": 16}, lambda layer: torch.mm(x, self.plain[layer].T, out=out)
         for warps in (4, 8):
-            yield (
-                {"kernel": "int4_dequantize", "bits": 4, "warps": warps},
-                lambda layer, warps=warps: int4_dequantize(self.int4[layer], matrix, pdl=self.pdl, warps=warps),
-            )
+
+            def dequantize(layer: int, warps: int = warps) -> None:
+                int4_dequantize(self.int4[layer], matrix, pdl=self.pdl, warps=warps)
+
+            yield {"kernel": "int4_dequantize", "bits": 4, "warps": warps}, dequantize
         others = (
             (bm, GemmConfig(bn, 128, 1, stages, warps))
             for bm, bn, warps, stages in ((128, 128, 4, 3), (128, 128, 8, 3), (128, 128, 8, 4), (256, 128, 8, 2),

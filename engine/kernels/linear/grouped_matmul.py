@@ -66,17 +66,16 @@ def _int4_products(
 def grouped_matmul_kernel(
     x, weight, row_scales, groups, offsets, order, block_experts, num_blocks, out, N,
     EXPERTS: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, FORMAT: tl.constexpr,
-    FP8: tl.constexpr, ALIGN: tl.constexpr, ASM: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    PER: tl.constexpr, GATE: tl.constexpr, GELU: tl.constexpr, BITS: tl.constexpr, ALIGN: tl.constexpr,
+    FP8: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of BM pairs and BN rows of its expert's matrix per program. Pointers: see `grouped_matmul`.
 
     PER: pairs that share a row of x; GATE: up rows follow the N gate rows; ALIGN: elements that the offsets of `weight`
-    are multiples of; FP8: those of 8 bits are e4m3; the rest as in `matmul_kernel`.
+    are multiples of; FP8: those of 8 bits are e4m3; FORMAT: of 4 bits' groups; the rest as in `matmul_kernel`.
     """
     block = tl.program_id(0)
     tile = tl.program_id(1)
-    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)
     grid_wait(PDL)
     launch_dependents(PDL)
     if block < tl.load(num_blocks):
@@ -119,12 +118,12 @@ def grouped_matmul_kernel(
                     PRECISION,
                 )  # fmt: skip
             else:
+                LINES: tl.constexpr = (K + 63) // 64
                 w = own + w_rows * (LINES * 32)
-                up = w + N.to(tl.int64) * (LINES * 32)
                 for line in tl.range(0, LINES, num_stages=STAGES):
                     acc, acc_up = eight_bit_dot(
-                        acc, acc_up, x, w, up, token, line * 32 + tl.arange(0, 32), LINES * 32, K, FP8, GATE,
-                        K % 64 != 0, PRECISION,
+                        acc, acc_up, x, w, w + N.to(tl.int64) * (LINES * 32), token, line * 32 + tl.arange(0, 32),
+                        LINES * 32, K, FP8, GATE, K % 64 != 0, PRECISION,
                     )  # fmt: skip
             acc = acc * tl.load(own_scales + w_rows)[:, None]
             if GATE:
@@ -203,7 +202,7 @@ def grouped_matmul(
     grouped_matmul_kernel[(blocks, triton.cdiv(n, bn))](
         x, weight, scales, groups, matrices.offsets, order, block_experts, num_blocks, out, n,
         EXPERTS=matrices.offsets.shape[1], K=k, BM=block, BN=bn, BK=32 if x.dtype == torch.float32 else 64, STAGES=3,
-        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, FORMAT=matrices.format, FP8=matrices.fp8,
-        ALIGN=matrices.alignment, ASM=x.is_cuda, PDL=pdl,
+        PER=per_row, GATE=gated, GELU=gelu, BITS=matrices.bits, ALIGN=matrices.alignment, FP8=matrices.fp8,
+        FORMAT=matrices.format, ASM=x.is_cuda, PDL=pdl,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=4, launch_pdl=pdl,
     )  # fmt: skip

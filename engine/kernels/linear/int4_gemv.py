@@ -24,7 +24,7 @@ from engine.model.int4_weight import Int4Weight
 
 @triton.jit
 def load_tile(words, groups, first, last, step, TILES: tl.constexpr, WARPS: tl.constexpr, FORMAT: tl.constexpr):
-    """What each warp reads of 16 rows from `first` on, none after `last`: column tile step · WARPS + warp, 0 past TILES.
+    """What each warp reads of rows `first` … + 15, none after `last`: column tile step · WARPS + warp, 0 past TILES.
 
     (words of the tile's halves: int16 [2, WARPS, 8, 32]; pairs of groups of rows 0 … 7, 8 … 15: int32 [WARPS · 8, 4],
     and pairs of their offsets).
@@ -160,7 +160,7 @@ def int4_gemv_kernel(
         row = first_row + i * 16 + flat_row
         residual = residual + (tl.load(out + row, mask=row < n_rows, other=0.0).to(tl.float32),)
     totals = ()
-    for i in tl.static_range(WIDE):
+    for _ in tl.static_range(WIDE):
         totals = totals + (tl.zeros([WARPS, 16, 8], tl.float32),)
     # Of the input, too, each thread loads what its part of the operand is: [pair, warp, group, thread, column of pair].
     at = tl.arange(0, WARPS * 128)[:, None]
@@ -176,17 +176,11 @@ def int4_gemv_kernel(
                 end = n_rows - 1 + i // HEIGHT * n_rows
                 later = later + (load_tile(words, groups, begin, end, step + EARLY, TILES, WARPS, FORMAT),)
         at = column + step * (WARPS * 256)
-        if K % (WARPS * 256) == 0:
-            element = tl.load(x + at)
-        else:
-            element = tl.load(x + at, mask=at < K, other=0.0)
+        element = tl.load(x + at) if K % (WARPS * 256) == 0 else tl.load(x + at, mask=at < K, other=0.0)
         if NORM:
             wide = element.to(tl.float32)
             squares += wide * wide
-            if K % (WARPS * 256) == 0:
-                g = tl.load(gain + at)
-            else:
-                g = tl.load(gain + at, mask=at < K, other=0.0)
+            g = tl.load(gain + at) if K % (WARPS * 256) == 0 else tl.load(gain + at, mask=at < K, other=0.0)
             element = (wide * g.to(tl.float32)).to(element.dtype)
         element = element.reshape(4, WARPS, 8, 4, 2)
         sums = tl.dot(ones, _operand(element), input_precision=PRECISION)

@@ -14,9 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.activation import gate_product
 from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.linear.matmul import GATED, PLAIN, GemmConfig, PartialSquares, Scratch, inverse_rms
+from engine.kernels.linear.tile_ending import store_tile, sum_splits
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.int4_weight import Int4Weight
 
@@ -27,14 +27,15 @@ ADD = 3  # an ending: out += product
 def int4_matmul_kernel(
     x, words, scales, groups, out, partial_sums, counters, squares_in, n_squares_in, gain, scaled, squares_out, N,
     n_tokens, eps,
-    K: tl.constexpr, TILES: tl.constexpr, FORMAT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, HALVES: tl.constexpr,
-    SPLIT: tl.constexpr, STAGES: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr, SQUARE_PARTS: tl.constexpr, MASKED: tl.constexpr,
-    GELU: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr, PRECISION: tl.constexpr,
+    K: tl.constexpr, TILES: tl.constexpr, FORMAT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    HALVES: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr,
+    SQUARE_PARTS: tl.constexpr, PROMPT: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One split of K, one tile of BM tokens and one of BN weight rows per program. Pointers: see `int4_matmul`.
 
-    KIND: PLAIN, GATED, RESIDUAL or ADD; MASKED: there are fewer than a multiple of BM tokens, n_tokens; the rest as in
-    `matmul_kernel`.
+    HALVES: 128 columns of a step; KIND: PLAIN, GATED, RESIDUAL or ADD; PROMPT: there are n_tokens tokens, not BM, and
+    no split, gate or norm; the rest as in `matmul_kernel`.
     """
     split = tl.program_id(0) % SPLIT
     tile = tl.program_id(1)
@@ -47,16 +48,18 @@ def int4_matmul_kernel(
     WARPS: tl.constexpr = BN // 16
     w = tl.minimum(operand_rows(tile * BN, WARPS), N - 1)
     k = tl.arange(0, 128)
-    x_rows = tl.where(tokens < n_tokens, tokens, 0) if MASKED else tokens
+    x_rows = tl.where(tokens < n_tokens, tokens, 0) if PROMPT else tokens
     x_rows = x_rows[None, :].to(tl.int64) * K
     grid_wait(PDL)
     launch_dependents(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
-    ok = live[:, None] & (tokens < n_tokens)[None, :] if MASKED else live[:, None]
-    if NORM:
-        inv_rms = inverse_rms(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
+    ok = live[:, None] & (tokens < n_tokens)[None, :] if PROMPT else live[:, None]
+    # What the ending needs is loaded now, so that the wait overlaps with the product.
+    inv_rms = inverse_rms(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :] if NORM else 1.0
+    residual = 0.0
     if KIND >= 2:
-        residual = tl.load(out + at, mask=ok, other=0.0)
+        residual = tl.load(out + at, mask=ok, other=0.0).to(tl.float32)
+    g = 0.0
     if KIND == 2:
         g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
@@ -93,41 +96,17 @@ def int4_matmul_kernel(
                 acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
     last = True
     if SPLIT > 1:
-        # Partial sums are [tile][split][BN][BM] (with the gate [2 · BN]), so that the last program reads one run.
-        wide: tl.constexpr = 2 if KIND == 1 else 1
-        in_tile = tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :]
-        own = partial_sums + (tile.to(tl.int64) * SPLIT + split) * (wide * BN * BM)
-        tl.store(own + in_tile, acc)
-        if KIND == 1:
-            tl.store(own + BN * BM + in_tile, acc_up)
-        tl.debug_barrier()
-        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
-        last = arrived == SPLIT - 1
-        if last:
-            tl.store(counters + tile, 0)
-            acc = tl.zeros([BN, BM], tl.float32)
-            acc_up = tl.zeros([BN, BM], tl.float32)
-            for other in tl.static_range(SPLIT):
-                theirs = partial_sums + (tile.to(tl.int64) * SPLIT + other) * (wide * BN * BM)
-                acc += tl.load(theirs + in_tile, cache_modifier=".cg")
-                if KIND == 1:
-                    acc_up += tl.load(theirs + BN * BM + in_tile, cache_modifier=".cg")
-    if last:
+        last, acc, acc_up = sum_splits(acc, acc_up, partial_sums, counters, tile, split, SPLIT, KIND == 1)
+    if PROMPT:
         acc = acc * tl.load(scales + rows, mask=live, other=0.0)[:, None]
-        if KIND == 1:
-            acc_up = acc_up * tl.load(scales + N + rows, mask=live, other=0.0)[:, None]
-        if NORM:
-            acc = acc * inv_rms
-            acc_up = acc_up * inv_rms
-        if KIND == 1:
-            acc = gate_product(acc, acc_up, GELU)
-        if KIND >= 2:
-            acc += residual.to(tl.float32)
+        if KIND == 3:
+            acc += residual
         tl.store(out + at, acc.to(out.dtype.element_ty), mask=ok)
-        if KIND == 2:
-            tl.store(scaled + at, (acc * g[:, None]).to(scaled.dtype.element_ty), mask=live[:, None])
-            total = tl.sum(tl.where(live[:, None], acc * acc, 0.0), 0)
-            tl.store(squares_out + tile * BM + tokens, total)
+    elif last:
+        store_tile(
+            acc, acc_up, scales, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N,
+            KIND, NORM, True, GELU,
+        )  # fmt: skip
 
 
 def int4_matmul(
@@ -161,10 +140,10 @@ def int4_matmul(
         norm.sums if norm is not None else scratch.partial_sums, norm.num_parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
         squares_out if squares_out is not None else scratch.partial_sums, n, bm if tokens is None else tokens, eps,
-        K=k, TILES=weight.words.shape[1], FORMAT=weight.format, BM=bm, BN=config.bn, HALVES=config.bk // 128, SPLIT=config.split,
-        STAGES=config.stages, KIND=kind, NORM=norm is not None,
+        K=k, TILES=weight.words.shape[1], FORMAT=weight.format, BM=bm, BN=config.bn, HALVES=config.bk // 128,
+        SPLIT=config.split, STAGES=config.stages, KIND=kind, NORM=norm is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.num_parts)) if norm is not None else 1,
-        MASKED=tokens is not None and tokens % bm != 0, GELU=gelu, PDL=pdl, ASM=x.is_cuda,
+        PROMPT=tokens is not None, GELU=gelu, PDL=pdl, ASM=x.is_cuda,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -16,27 +16,43 @@ import triton.language as tl
 
 from engine.kernels.linear.int4 import as_operand, based, code_base, unpack
 
+# Before Hopper bfloat16 pairs have no other arithmetic than fused multiply-adds. 0x3F80 is 1, 0x8000 is -0.
 _SCALE_BFLOAT16: tl.constexpr = tl.constexpr("""
 {
-.reg .b32 t;
-sub.rn.bf16x2 t, $1, $2;
-mul.rn.bf16x2 $0, t, $3;
+.reg .b32 t, one, none;
+mov.b32 one, 0x3F803F80;
+mov.b32 none, 0x80008000;
+fma.rn.bf16x2 t, $1, one, $2;
+fma.rn.bf16x2 $0, t, $3, none;
 }
 """)
 _SCALE_AND_OFFSET_BFLOAT16: tl.constexpr = tl.constexpr("""
 {
-.reg .b32 t;
-sub.rn.bf16x2 t, $1, $2;
+.reg .b32 t, one;
+mov.b32 one, 0x3F803F80;
+fma.rn.bf16x2 t, $1, one, $2;
 fma.rn.bf16x2 $0, t, $3, $4;
 }
 """)
-_SCALE_FLOAT16: tl.constexpr = tl.constexpr(_SCALE_BFLOAT16.value.replace("bf16x2", "f16x2"))
-_SCALE_AND_OFFSET_FLOAT16: tl.constexpr = tl.constexpr(_SCALE_AND_OFFSET_BFLOAT16.value.replace("bf16x2", "f16x2"))
+_SCALE_FLOAT16: tl.constexpr = tl.constexpr("""
+{
+.reg .b32 t;
+add.rn.f16x2 t, $1, $2;
+mul.rn.f16x2 $0, t, $3;
+}
+""")
+_SCALE_AND_OFFSET_FLOAT16: tl.constexpr = tl.constexpr("""
+{
+.reg .b32 t;
+add.rn.f16x2 t, $1, $2;
+fma.rn.f16x2 $0, t, $3, $4;
+}
+""")
 
 
 @triton.jit
 def _scaled(value, zero, scale, offset, FORMAT: tl.constexpr, ASM: tl.constexpr):
-    """(value - zero) · scale + offset, all of one type and shape."""
+    """(value + zero) · scale + offset, all of one type and shape; the sum is exact."""
     dtype: tl.constexpr = value.dtype
     if ASM and dtype == tl.bfloat16 and FORMAT == 2:
         value = tl.inline_asm_elementwise(
@@ -51,7 +67,7 @@ def _scaled(value, zero, scale, offset, FORMAT: tl.constexpr, ASM: tl.constexpr)
     elif ASM and dtype == tl.float16:
         value = tl.inline_asm_elementwise(_SCALE_FLOAT16, "=r,r,r,r", [value, zero, scale], tl.float16, True, 2)
     else:
-        wide = (value.to(tl.float32) - zero.to(tl.float32)) * scale.to(tl.float32)
+        wide = (value.to(tl.float32) + zero.to(tl.float32)) * scale.to(tl.float32)
         if FORMAT == 2:
             wide += offset.to(tl.float32)
         value = wide.to(dtype)
@@ -73,10 +89,10 @@ def _dequantize_part(
     bits = pairs >> (16 * HALF)
     if FORMAT == 1:
         scale = (bits & 0xFFF0).to(tl.int16).to(tl.float16, bitcast=True)
-        zero = _over_words(based(bits & 15, dtype), WARPS)
+        zero = _over_words(-based(bits & 15, dtype), WARPS)
     else:
         scale = bits.to(tl.int16).to(tl.float16, bitcast=True)
-        zero = tl.full([2, WARPS, 8, 32], 8.0 + code_base(dtype), dtype)
+        zero = tl.full([2, WARPS, 8, 32], -8.0 - code_base(dtype), dtype)
     scale = _over_words(scale.to(tl.float32).to(dtype), WARPS)
     offset = scale
     if FORMAT == 2:

@@ -19,7 +19,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
@@ -32,6 +32,7 @@ from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
 from engine.kernels.verification import accept_drafts, place_tokens
 from engine.model.eight_bit_weight import EightBitWeight
+from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
@@ -69,8 +70,10 @@ class CudaForward:
         self.attention = CudaAttention(config, model, block, max_slots)
         self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
-        self._projects_value = isinstance(weight_of(block.wqkv), Tensor | EightBitWeight)
-        layers = (block.wqkv, block.wo, *block.feed_forwards[0])
+        self._projects_value = not any(
+            isinstance(weight_of(layer), Int4Weight) for each in self.blocks for layer in each.linears
+        )
+        layers: list[nn.Module] = [block.wqkv, block.wo, *block.feed_forwards[0]]
         numels = [weight_of(layer).shape.numel() for layer in layers]
         architecture = model.spec.architecture
         self._gelu, self._logit_softcap = architecture.uses_gelu, architecture.logit_softcap

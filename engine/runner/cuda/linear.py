@@ -30,7 +30,6 @@ from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares,
 from engine.kernels.pdl import supported
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
-from engine.model.quantized_weight import QuantizedWeight
 from engine.runner.cuda.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
@@ -83,6 +82,14 @@ class Linear:
         quantized ones.
         """
         weight = weight_of(layer)
+        if isinstance(weight, Int4Weight):
+            rows, k = weight.shape
+            height, warps, ahead = int4_gemv_config(rows, k, kind)
+            int4_gemv(
+                x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
+                residual=kind == RESIDUAL, pdl=self._pdl, height=height, warps=warps, ahead=ahead,
+            )  # fmt: skip
+            return
         if isinstance(weight, EightBitWeight):
             rows, block, warps = eight_bit_gemv_config(weight.shape[1], kind)
             eight_bit_gemv(
@@ -91,15 +98,6 @@ class Linear:
                 pdl=self._pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
             return
-        if isinstance(weight, Int4Weight):
-            height, warps, ahead = int4_gemv_config(weight.shape[0], weight.shape[1], kind)
-            int4_gemv(
-                x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
-                residual=kind == RESIDUAL, pdl=self._pdl, height=height, warps=warps, ahead=ahead,
-            )  # fmt: skip
-            return
-        if isinstance(weight, QuantizedWeight):
-            raise TypeError(f"no product with a {type(weight).__name__}")
         weight = weight[:num_rows]
         block, warps = gemv_config(weight.shape[1], kind)
         gemv(
@@ -129,6 +127,12 @@ class Linear:
         weight = weight_of(layer)
         kind = RESIDUAL if squares_out is not None else kind
         rows, k = weight.shape
+        if isinstance(weight, Int4Weight):
+            return int4_matmul(
+                x, weight, out, int4_matmul_config(rows, k, kind, bm, self._shared_bytes), self._scratch, bm=bm,
+                kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
+                squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
+            )  # fmt: skip
         if isinstance(weight, EightBitWeight):
             tiling = eight_bit_gemm_config(rows, k, kind, bm, x.element_size(), self._shared_bytes)
             return eight_bit_matmul(
@@ -136,14 +140,6 @@ class Linear:
                 gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
                 squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
             )  # fmt: skip
-        if isinstance(weight, Int4Weight):
-            return int4_matmul(
-                x, weight, out, int4_matmul_config(rows, k, kind, bm, self._shared_bytes), self._scratch, bm=bm,
-                kind=kind, gelu=self._gelu, norm=norm, eps=self._eps, gain=gain, scaled=scaled,
-                squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
-            )  # fmt: skip
-        if isinstance(weight, QuantizedWeight):
-            raise TypeError(f"no product with a {type(weight).__name__}")
         item = weight.element_size()
         config = fit_shared_memory(
             gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
@@ -162,16 +158,16 @@ class Linear:
             self.small_gemm(padded(x), layer, padded(out), token_block(tokens))
         elif self.is_scaled(layer, tokens):
             self.scaled_gemm(x, layer, out)
-        elif not self._prompt_gemm(x, layer, out, PLAIN):
+        elif not self._int4_prompt(x, layer, out, PLAIN):
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
         """Many tokens: h += x · weightᵀ. Not for layers whose product `is_scaled`."""
-        if not self._prompt_gemm(x, layer, h, ADD):
+        if not self._int4_prompt(x, layer, h, ADD):
             h.addmm_(x, self._dequantized(layer).T)
 
-    def _prompt_gemm(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
-        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is faster."""
+    def _int4_prompt(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
+        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is to do it."""
         weight, tokens = weight_of(layer), x.shape[0]
         if not isinstance(weight, Int4Weight) or tokens > INT4_PROMPT_TOKENS:
             return False
@@ -193,20 +189,20 @@ class Linear:
     def _dequantized(self, layer: nn.Module) -> Tensor:
         """The matrix in a dtype that cuBLAS multiplies; valid until the next call."""
         weight = weight_of(layer)
-        if not isinstance(weight, QuantizedWeight):
+        if isinstance(weight, Tensor):
             return weight
         matrix = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
-        if isinstance(weight, EightBitWeight):
-            eight_bit_dequantize(weight.words, weight.scales, matrix, fp8=weight.fp8, pdl=self._pdl)
-        elif isinstance(weight, Int4Weight):
+        if isinstance(weight, Int4Weight):
             int4_dequantize(weight, matrix, pdl=self._pdl)
+        else:
+            eight_bit_dequantize(weight.words, weight.scales, matrix, fp8=weight.fp8, pdl=self._pdl)
         return matrix
 
 
-def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
+def weight_of(layer: nn.Module) -> Tensor | Int4Weight | EightBitWeight:
     """A linear module's weight, quantized or not. TypeError if it has none."""
     quantized = getattr(layer, "quantized", None)
-    if isinstance(quantized, QuantizedWeight):
+    if isinstance(quantized, Int4Weight | EightBitWeight):
         return quantized
     weight = layer.weight
     if not isinstance(weight, Tensor):

@@ -1,11 +1,13 @@
 """4-bit weights: the products against plain torch, for all three formats of groups, endings and ragged sizes."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from engine.kernels.linear.int4_configs import int4_matmul_config, int4_prompt_config, pipeline_bytes
-from engine.kernels.linear.int4_dequantize import int4_dequantize
+from engine.kernels.linear.int4_dequantize import int4_dequantize, int4_dequantize_kernel
 from engine.kernels.linear.int4_gemv import int4_gemv
 from engine.kernels.linear.int4_matmul import ADD, int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, PartialSquares, Scratch
@@ -16,6 +18,12 @@ from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, ran
 
 FORMATS = [SCALE, ZERO, OFFSET]
 SIZES = [32, 320, pytest.param(1056, marks=pytest.mark.long)]  # columns: of one group, of two tiles, of several
+ENDINGS = (PLAIN, GATED, RESIDUAL)
+SHORT = {(PLAIN, 320, ZERO), (GATED, 320, OFFSET), (RESIDUAL, 32, SCALE)}  # ending, columns, format
+CASES = [
+    pytest.param(*case, marks=() if case in SHORT else pytest.mark.long)
+    for case in itertools.product(ENDINGS, (32, 320, 1056), FORMATS)
+]
 
 
 def int4(rows: int, k: int, form: int) -> Int4Weight:
@@ -32,28 +40,24 @@ def int4(rows: int, k: int, form: int) -> Int4Weight:
     return quantized
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("k", SIZES)
-@pytest.mark.parametrize(("norm", "gated", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token(k: int, form: int, norm: int, gated: int, residual: int) -> None:
+@pytest.mark.parametrize(("kind", "k", "form"), CASES)
+def test_one_token(kind: int, k: int, form: int) -> None:
     n = 20  # two programs, the second one not full; the up rows begin inside a tile
-    x, gain, w = random(1, k), random(k, seed=5), int4(2 * n if gated else n, k, form)
+    gated, residual = kind == GATED, kind == RESIDUAL
+    x, w = random(1, k), int4(2 * n if gated else n, k, form)
+    gain = None if residual else random(k, seed=5)
     before = random(1, n, dtype=torch.float32, seed=9)
-    expected = reference.linear(
-        x, w, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=before if residual else None
-    )
+    expected = reference.linear(x, w, gain=gain, eps=EPS, gated=gated, residual=before if residual else None)
     for height, warps, ahead in ((1, 2, 4), (2, 1, 1)):
         out = before.clone()
         int4_gemv(
-            x, w, out, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=bool(residual), pdl=PDL,
-            height=height, warps=warps, ahead=ahead,
+            x, w, out, gain=gain, eps=EPS, gated=gated, residual=residual, pdl=PDL, height=height, warps=warps,
+            ahead=ahead,
         )  # fmt: skip
         torch.testing.assert_close(out, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("k", SIZES)
-@pytest.mark.parametrize("kind", [PLAIN, GATED, RESIDUAL])
+@pytest.mark.parametrize(("kind", "k", "form"), CASES)
 def test_few_tokens(kind: int, k: int, form: int) -> None:
     """Ragged tiles, splits of unequal length, steps of 128 and 256 columns; the norm's factor from two partial sums."""
     bm, n = 16, 40
@@ -80,9 +84,7 @@ def test_few_tokens(kind: int, k: int, form: int) -> None:
             torch.testing.assert_close(squares_out[:parts].sum(0), expected.square().sum(1), rtol=2e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("kind", [PLAIN, ADD])
-@pytest.mark.parametrize("tokens", [32, 41])
+@pytest.mark.parametrize(("tokens", "kind", "form"), [(32, PLAIN, OFFSET), (41, ADD, ZERO)])
 def test_a_prompt(tokens: int, kind: int, form: int) -> None:
     x, w, before = random(tokens, 160), int4(40, 160, form), random(tokens, 40, seed=9)
     out, scratch = before.clone(), Scratch.allocate(DEVICE, 1, 1)
@@ -97,7 +99,7 @@ def test_a_matrix_is_dequantized(k: int, form: int) -> None:
     w = int4(21, k, form)
     out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
     int4_dequantize(w, out, pdl=PDL, warps=1)
-    torch.testing.assert_close(out.float(), w.dequantize(), rtol=2**-7 if torch.bfloat16 == DTYPE else 1e-5, atol=1e-3)
+    torch.testing.assert_close(out.float(), w.dequantize(), rtol=2**-7 if DEVICE.type == "cuda" else 1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("shared", [99 << 10, 227 << 10])
@@ -126,3 +128,19 @@ def test_16_bit_operands_are_as_exact_as_16_bit_weights(form: int, dtype: torch.
     assert (out - exact).norm() <= 2 * rounded + 1e-5 * exact.norm()
     int4_gemv(x[:1], w, out[:1], pdl=PDL)
     assert (out[0] - exact[0]).norm() <= 1e-4 * exact[0].norm()
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="there is no inline assembly to compare with")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", FORMATS)
+def test_inline_assembly_gives_the_bits_of_integer_operations(form: int, dtype: torch.dtype) -> None:
+    w = int4(48, 512, form)
+    results = []
+    for asm in (False, True):
+        out = torch.full((48, 512), torch.nan, dtype=dtype, device=DEVICE)
+        int4_dequantize_kernel[(3, 2)](
+            w.words, w.scales, w.groups, out, 48, K=512, TILES=2, FORMAT=w.format, WARPS=1, PDL=False, ASM=asm,
+            num_warps=1,
+        )  # fmt: skip
+        results.append(out)
+    assert torch.equal(*results)

@@ -1,6 +1,7 @@
 """What Gemma and biased models need of the small kernels, and GELU in every gated product, against plain torch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
 from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
 from engine.kernels.linear.gemv import gemv
+from engine.kernels.linear.int4_gemv import int4_gemv
+from engine.kernels.linear.int4_matmul import int4_matmul
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.model.eight_bit_weight import Int8Weight
+from engine.model.int4_weight import Int4Weight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights
 
@@ -68,22 +72,36 @@ def test_logits_are_capped_and_nan_stays() -> None:
     assert torch.equal(wide[:, 50:], rest)
 
 
-@pytest.mark.parametrize("bits", [16, 8])
-def test_gelu_in_the_products(bits: int) -> None:
+def test_gelu_in_the_products() -> None:
+    k, n, bm = 100, 6, 16
+    x, matrix = random(bm, k), weights(2 * n, k)
+    x[0] *= 30  # gates that saturate
+    quantized = Int4Weight(matrix)
+    out, scratch = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE), Scratch.allocate(DEVICE, 1 << 12, 64)
+    config = GemmConfig(bn=16, bk=128, split=1, stages=1, warps=1)
+    for weight in (matrix, quantized):
+        expected = reference.linear(x, weight, gated=True, gelu=True)
+        if isinstance(weight, Int4Weight):
+            int4_gemv(x[:1], weight, out, gated=True, gelu=True, pdl=PDL)
+        else:
+            gemv(x[:1], weight, out, gated=True, gelu=True, pdl=PDL, block=128)
+        torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
+        if isinstance(weight, Int4Weight):
+            int4_matmul(x, weight, out, config, scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+        else:
+            matmul(x, weight, out, replace(config, bk=32, warps=4), scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+        torch.testing.assert_close(out.float(), expected, **CLOSE)
+
+
+def test_gelu_in_products_of_8_bits() -> None:
     k, n, bm = 100, 6, 16
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
     w = Int8Weight(matrix)
-    expected = reference.linear(x, w if bits == 8 else matrix, gated=True, gelu=True)
+    expected = reference.linear(x, w, gated=True, gelu=True)
     out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
-    if bits == 8:
-        eight_bit_gemv(x[:1], w.words, w.scales, out, fp8=False, gated=True, gelu=True, pdl=PDL)
-    else:
-        gemv(x[:1], matrix, out, gated=True, gelu=True, pdl=PDL, block=128)
+    eight_bit_gemv(x[:1], w.words, w.scales, out, fp8=False, gated=True, gelu=True, pdl=PDL)
     torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
     config, scratch = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4), Scratch.allocate(DEVICE, 1 << 12, 64)
-    if bits == 8:
-        eight_bit_matmul(x, w.words, w.scales, out, config, scratch, fp8=False, bm=bm, kind=GATED, gelu=True, pdl=PDL)
-    else:
-        matmul(x, matrix, out, config, scratch, bm=bm, kind=GATED, gelu=True, pdl=PDL)
+    eight_bit_matmul(x, w.words, w.scales, out, config, scratch, fp8=False, bm=bm, kind=GATED, gelu=True, pdl=PDL)
     torch.testing.assert_close(out.float(), expected, **CLOSE)
