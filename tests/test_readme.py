@@ -15,7 +15,9 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 EXAMPLE = ROOT / ".env.example"
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("tests/**/*.md"))]
 HISTORY = {ROOT / "CHANGELOG.md", ROOT / "docs" / "decisions.md"}  # may name what is gone
-DEVELOPMENT = {f"{PREFIX}{name}" for name in ("THREADS", "NATIVE", "EXCHANGE", "PDL", "REHEARSAL")} | NOT_SETTINGS
+DEVELOPMENT = {
+    f"{PREFIX}{name}" for name in ("THREADS", "NATIVE", "INSTRUCTIONS", "EXCHANGE", "PDL", "REHEARSAL")
+} | NOT_SETTINGS
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 PATH = r"(?:bot|engine|models|migrations|tests|docs)/[\w./*-]+"
