@@ -24,6 +24,7 @@ Blocks = npt.NDArray[np.uint8]  # [rows, bytes of a row]
 
 # dim, layers, heads, key/value heads, feed-forward width, vocabulary
 SHAPES = {
+    "tiny": (256, 2, 4, 2, 512, 49152),  # to try things out
     "135m": (576, 30, 9, 3, 1536, 49152),  # SmolLM2's
     "1b": (2048, 16, 32, 8, 8192, 128256),  # Llama-3.2-1B's
     "3b": (3072, 28, 24, 8, 8192, 128256),  # Llama-3.2-3B's
