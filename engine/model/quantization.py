@@ -7,6 +7,8 @@ has how many bits; `Int8Weight`, `Fp8Weight` and `Int4Weight` know the formats.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +19,9 @@ from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import Block
 
 
-def quantized_weight(weight: Tensor, bits: int, *, fp8: bool = False, mixed: bool = False) -> QuantizedWeight:
-    """weight [rows, columns] in the format of `bits` bits; `fp8`: those of 8 bits are e4m3 instead of int8.
-
-    `mixed`: the weight is a file's that holds some in 4 bits, others in more; with 4 bits, the others get 8.
-    """
-    if bits == 4 and not (mixed and not were_codes(weight)):
+def quantized_weight(weight: Tensor, bits: int, *, fp8: bool = False) -> QuantizedWeight:
+    """weight [rows, columns] in the format of `bits` bits; `fp8`: those of 8 bits are e4m3 instead of int8."""
+    if bits == 4:
         return Int4Weight(weight)
     return Fp8Weight(weight) if fp8 else Int8Weight(weight)
 
@@ -32,19 +31,29 @@ def quantized_bytes(rows: int, columns: int, bits: int) -> int:
     return (int4_bytes if bits == 4 else eight_bit_bytes)(rows, columns)
 
 
-def quantize_linear(layer: nn.Module, bits: int, *, fp8: bool = False, mixed: bool = False) -> None:
+def quantize_linear(layer: nn.Module, bits: int, *, fp8: bool = False) -> None:
     """Quantize a ColumnLinear's or RowLinear's weight, and free the original."""
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")
-    layer.quantized = quantized_weight(weight, bits, fp8=fp8, mixed=mixed)
+    layer.quantized = quantized_weight(weight, bits, fp8=fp8)
     layer.weight = nn.Parameter(torch.empty(0, dtype=weight.dtype, device=weight.device), requires_grad=False)
 
 
 def quantize_block(block: Block, bits: int, *, fp8: bool = False, mixed: bool = False) -> None:
-    """Quantize the linear layers of a transformer block; see `quantized_weight`."""
-    for layer in block.linears:
-        quantize_linear(layer, bits, fp8=fp8, mixed=mixed)
+    """Quantize the linear layers of a transformer block; see `quantized_weight`.
+
+    `mixed`: the weights are those of a file that holds some matrices in 4 bits and others in more. The others get 8.
+    """
+    for layers in ((block.wqkv,), (block.wo,), *zip(*block.feed_forwards, strict=True)):
+        wide = bits == 4 and mixed and not were_all_codes([layer.weight for layer in layers])
+        for layer in layers:
+            quantize_linear(layer, 8 if wide else bits, fp8=fp8)
+
+
+def were_all_codes(weights: Sequence[Tensor]) -> bool:
+    """Whether all weights, the same matrix of all experts or just one, were 4-bit codes: experts have equal formats."""
+    return all(were_codes(weight) for weight in weights)
 
 
 def has_wider_matrices(quantization: str | None) -> bool:

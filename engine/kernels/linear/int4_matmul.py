@@ -104,8 +104,8 @@ def int4_matmul_kernel(
         tl.store(out + at, acc.to(out.dtype.element_ty), mask=ok)
     elif last:
         store_tile(
-            acc, acc_up, scales, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N, KIND, NORM,
-            GELU,
+            acc, acc_up, scales, inv_rms, residual, g, out, scaled, squares_out, at, rows, live, tile, N,
+            KIND, NORM, True, GELU,
         )  # fmt: skip
 
 

@@ -18,10 +18,18 @@ from engine.model.eight_bit_weight import Int8Weight
 from engine.model.int4_groups import OFFSET, SCALE, ZERO
 from engine.model.int4_weight import Int4Weight
 from engine.model.loader import load_model
-from engine.model.quantization import has_wider_matrices, quantize_block, quantized_weight
+from engine.model.quantization import has_wider_matrices, quantize_block, were_all_codes
 from engine.model.quantized_weight import QuantizedWeight
 from tests.engine.checkpoint import quantized_forms
-from tests.engine.checkpoint.builders import Tiny, write_gguf
+from tests.engine.checkpoint.builders import (
+    Tiny,
+    add_byte_vocabulary,
+    finish_gguf,
+    gguf_name,
+    gguf_writer,
+    weights,
+    write_gguf,
+)
 
 CONFIG = EngineConfig(
     device=torch.device("cpu"), dtype=torch.bfloat16, max_num_seqs=1, max_context=64, max_prefill_tokens=32
@@ -83,22 +91,30 @@ def test_q4_k_is_kept() -> None:
     raw = generator.integers(0, 256, (64, 144), dtype=np.uint8)
     raw[:, 0:4] = (generator.random((64, 2)) * 1e-3 + 1e-4).astype(np.float16).view(np.uint8)
     weight = torch.from_numpy(super_blocks.q4_k(raw)).view(16, 1024)
-    ours = quantized_weight(weight, 4, mixed=True)
-    assert isinstance(ours, Int4Weight)
+    assert were_all_codes([weight])
+    ours = Int4Weight(weight)
     assert ours.format == OFFSET
     assert_kept(ours, weight)
 
 
-@pytest.mark.parametrize("bits", [5, 6])
-def test_other_matrices_of_a_mixed_file_get_8_bits(bits: int) -> None:
-    generator = torch.Generator().manual_seed(bits)
-    codes = torch.randint(0, 1 << bits, (48, 512), generator=generator) - (1 << (bits - 1))
-    weight = codes * ((torch.rand(48, 16, generator=generator) + 0.5).half().float() / 100).repeat_interleave(32, 1)
-    assert isinstance(quantized_weight(weight, 4, mixed=True), Int8Weight)
-    assert isinstance(quantized_weight(weight, 4), Int4Weight)
-    weight[:40] = (codes[:40] >> (bits - 4)) * 0.01  # most rows had 4 bits, as q and k beside v
-    assert isinstance(quantized_weight(weight, 4, mixed=True), Int8Weight)
-    assert has_wider_matrices("Q4_K+Q6_K")
+def test_other_matrices_of_a_mixed_file_get_8_bits(tmp_path: Path) -> None:
+    """As GGUF's Q4_K_M has: a matrix beside others, and v beside q and k of 4 bits."""
+    tiny = Tiny(dim=64, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=96)
+    writer = gguf_writer(tmp_path / "model.gguf", tiny)
+    add_byte_vocabulary(writer, tiny.vocab_size)
+    for name, tensor in weights(tiny).items():
+        values = tensor.float().numpy()
+        wide = name in ("layers.0.feed_forward.w2.weight", "layers.1.attention.wv.weight")
+        kind = gguf.GGMLQuantizationType.Q5_0 if wide else gguf.GGMLQuantizationType.Q4_0
+        if values.ndim == 1:
+            writer.add_tensor(gguf_name(name), values)
+        else:
+            writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, kind), raw_dtype=kind)
+    finish_gguf(writer)
+    checkpoint = open_checkpoint(tmp_path / "model.gguf")
+    assert has_wider_matrices(checkpoint.spec.quantization)
+    found = [type(ours) for ours, _ in matrices(checkpoint)]
+    assert found == [Int4Weight] * 3 + [Int8Weight] * 2 + [Int4Weight] * 3  # qkv, o, gate and up, down of two layers
     assert not has_wider_matrices("Q4_0")
     assert not has_wider_matrices(None)
 
