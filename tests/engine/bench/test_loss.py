@@ -33,7 +33,7 @@ def test_kernels_and_plain_torch(quantize: str, checkpoint: Checkpoint) -> None:
         torch.testing.assert_close(ours, theirs[-len(ours) :], rtol=1e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_fp8_weights_and_prompts_in_8_bits(rows: int, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of more than 4 tokens are multiplied in 8 bits both ways here; texts run one by one or together."""
     from engine.runner.cuda import forward, linear  # Triton decides at import whether it interprets
@@ -44,7 +44,7 @@ def test_fp8_weights_and_prompts_in_8_bits(rows: int, checkpoint: Checkpoint, mo
         checkpoint.spec, device="cpu", quantize="none", max_context=32, max_num_seqs=rows, max_prefill_tokens=32
     )
     config = replace(config, quantize="fp8")
-    texts = [list(range(20, 40)), list(range(50, 69))]
+    texts = [list(range(20, 39)), list(range(50, 68))]
     model = loss.quantized_model(config, checkpoint)
     multiplied: list[int] = []
     scaled = linear.ScaledProducts.product
@@ -67,11 +67,11 @@ def test_fp8_weights_and_prompts_in_8_bits(rows: int, checkpoint: Checkpoint, mo
 def test_lines(checkpoint: Checkpoint) -> None:
     config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64, max_num_seqs=1)
     texts = loss.read_texts(checkpoint, 40)
-    names = ["int8", "fp8", "int4", "int4-shuffled", "kv-int8", "kv-fp8"]
+    names = ["int8", "fp8", "fp8-both", "int4", "int4-shuffled", "kv-int8", "kv-fp8"]
     found = list(loss.lines(config, checkpoint, texts, names, plain=True))
     assert [(line["quantize"], line["kv_dtype"]) for line in found] == [loss.VARIANTS[name] for name in names]
-    eight, float8, four, shuffled, kv8, fp8 = (float(str(line["kl"])) for line in found)
-    assert 0 <= eight < float8 < min(four, shuffled)
+    eight, float8, both, four, shuffled, kv8, fp8 = (float(str(line["kl"])) for line in found)
+    assert 0 <= eight < float8 < both < min(four, shuffled)
     assert max(four, shuffled) < 0.2
     assert 0 <= kv8 < fp8 < 0.05
     assert all(line["tokens"] == sum(map(len, texts)) for line in found)
