@@ -97,6 +97,7 @@ async def open_services(
 async def serve(settings: Settings) -> None:
     """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
     from bot.chat.recovery import RecoveryJob
+    from bot.cluster.leases import Leases
     from bot.guilds.retention import RetentionJobs
     from bot.memory.job import MemoryJob
     from bot.memory.writer import MemoryWriter
@@ -105,7 +106,11 @@ async def serve(settings: Settings) -> None:
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
         async with open_services(settings, application_id=None) as services:
             log.info("started", engine=_engine_name(settings), model=settings.model)
-            jobs = RetentionJobs(database=services.database, settings=settings)
+            plan = settings.shard_plan
+            by_lease = plan.count if plan is not None and plan.ids is None else None
+            leases = Leases(services.database, num_shards=by_lease)
+            jobs = RetentionJobs(database=services.database, settings=settings, lead=leases)
+            leases.on_lead.append(jobs.run_now)
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
             writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
             memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
@@ -116,6 +121,7 @@ async def serve(settings: Settings) -> None:
                 Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
                 """
                 await recovery.run_once()
+                await leases.start()
                 jobs.start()
                 recovery.start()
                 if settings.memory:
@@ -123,7 +129,7 @@ async def serve(settings: Settings) -> None:
 
             lag = LoopLag()
             lag.start()
-            discord = asyncio.create_task(run_discord(services, settings, on_login=start_jobs))
+            discord = asyncio.create_task(run_discord(services, settings, leases, on_login=start_jobs))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
                 await asyncio.wait([discord, refused], return_when=asyncio.FIRST_COMPLETED)
@@ -136,6 +142,7 @@ async def serve(settings: Settings) -> None:
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)
+                await leases.close()
                 await lag.close()
                 await recovery.close()  # last: others take this process for dead without its heartbeat
     log.info("stopped")

@@ -12,15 +12,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from bot.settings import Settings
-from models.database import Database
+from models.database import Database, Session
 from models.errors import DatabaseUnavailable
-from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs, delete_due_purges
+from models.maintenance.cleanup import CleanupReport, Fence, clean, count_idle_dialogs, delete_due_purges
 from models.queries.deletion.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
@@ -51,18 +52,30 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Lead(Protocol):
+    """Whether this process is the one that cleans up."""
+
+    async def confirm(self) -> bool:
+        """Whether it is, now."""
+
+    async def fence(self, session: Session) -> None:
+        """Make sure that it is until this transaction ends; raises DatabaseUnavailable if not."""
+
+
 class RetentionJobs:
-    """Owns the scheduler. `wall` and `monotonic` are the two clocks."""
+    """Owns the scheduler. `lead`: only the leader cleans up. `wall` and `monotonic` are the two clocks."""
 
     def __init__(
         self,
         *,
         database: Database,
         settings: Settings,
+        lead: Lead | None = None,
         wall: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._lead = lead
         self._limits = limits_of(settings)
         self._interval = settings.cleanup_interval
         self._wall = wall
@@ -100,20 +113,32 @@ class RetentionJobs:
         if self._running:
             await asyncio.wait(self._running)
 
+    def run_now(self) -> None:
+        """Have the next run come at once: this process has become the leader."""
+        if self._scheduler.running:
+            self._scheduler.modify_job("cleanup", next_run_time=datetime.now(UTC))
+
     async def _scheduled(self) -> None:
         self._note_running()
-        await self.run_once()
+        if self._lead is None or await self._lead.confirm():
+            await self.run_once()
 
     async def _scheduled_purges(self) -> None:
         """Delete what admins deleted ten minutes ago. A cleanup does so too, but may run much later."""
         self._note_running()
+        if self._lead is not None and not await self._lead.confirm():
+            return
         try:
-            deleted = await delete_due_purges(self._database, now=self._wall())
+            deleted = await delete_due_purges(self._database, now=self._wall(), fence=self._fence)
         except DatabaseUnavailable as error:
             _log.warning("deletions of admins put off, the database is not available", reason=error.reason)
             return
         if deleted:
             _log.info("what admins deleted is gone", rows=deleted)
+
+    @property
+    def _fence(self) -> Fence | None:
+        return None if self._lead is None else self._lead.fence
 
     def _note_running(self) -> None:
         task = asyncio.current_task()
@@ -127,7 +152,7 @@ class RetentionJobs:
             now = self._wall()
             if self._clock_jumped(now) or await self._too_much_at_once(now):
                 return None
-            report = await clean(self._database, limits=self._limits, now=now)
+            report = await clean(self._database, limits=self._limits, now=now, fence=self._fence)
         except DatabaseUnavailable as error:
             _log.warning("cleanup put off, the database is not available", reason=error.reason)
             return None
