@@ -80,9 +80,14 @@ def init(
 
 
 @app.command(epilog=help_texts.RUN)
-def run() -> None:
+def run(
+    shards: Annotated[
+        str | None,
+        typer.Option(help="Which shards: 0-3/16, 5/16, or auto/16 for a share by lease. As GUILDLLAMA_SHARDS."),
+    ] = None,
+) -> None:
     """Be on Discord, until SIGTERM or Ctrl-C. SIGHUP reads some settings again."""
-    settings = _settings()
+    settings = _settings(shards=shards)
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(
             "GUILDLLAMA_DISCORD_TOKEN",
@@ -258,10 +263,10 @@ def _delegate(other: typer.Typer, ctx: typer.Context) -> None:
     command.main(list(ctx.args), prog_name=ctx.command_path)
 
 
-def _settings() -> Settings:
+def _settings(*, shards: str | None = None) -> Settings:
     from bot.settings import load_settings, unknown_variables
 
-    settings = load_settings()
+    settings = load_settings(shards=shards)
     for name, near in unknown_variables():
         hint = f"; did you mean {near}?" if near else "."
         typer.echo(f"guildllama: {name} is no setting of this program{hint}", err=True)

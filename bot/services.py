@@ -99,6 +99,7 @@ async def open_services(
 async def serve(settings: Settings) -> None:
     """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
     from bot.chat.recovery import RecoveryJob
+    from bot.cluster.leases import Leases
     from bot.guilds.retention import RetentionJobs
     from bot.memory.job import MemoryJob
     from bot.memory.writer import MemoryWriter
@@ -109,7 +110,11 @@ async def serve(settings: Settings) -> None:
         async with monitored(settings) as page, open_services(settings, application_id=None) as services:
             page.engine = services.engine
             log.info("started", engine=_engine_name(settings), model=settings.model)
-            jobs = RetentionJobs(database=services.database, settings=settings)
+            plan = settings.shard_plan
+            by_lease = plan.count if plan is not None and plan.ids is None else None
+            leases = Leases(services.database, num_shards=by_lease)
+            jobs = RetentionJobs(database=services.database, settings=settings, lead=leases)
+            leases.on_lead.append(jobs.run_now)
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
             writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
             memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
@@ -120,6 +125,7 @@ async def serve(settings: Settings) -> None:
                 Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
                 """
                 await recovery.run_once()
+                await leases.start()
                 jobs.start()
                 recovery.start()
                 if settings.memory:
@@ -128,7 +134,7 @@ async def serve(settings: Settings) -> None:
             watch_reload(settings)
             lag = LoopLag()
             lag.start()
-            discord = asyncio.create_task(run_discord(services, settings, on_login=start_jobs))
+            discord = asyncio.create_task(run_discord(services, settings, leases, on_login=start_jobs))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
                 await asyncio.wait([discord, refused], return_when=asyncio.FIRST_COMPLETED)
@@ -141,6 +147,7 @@ async def serve(settings: Settings) -> None:
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)
+                await leases.close()
                 await lag.close()
                 await recovery.close()  # last: others take this process for dead without its heartbeat
     log.info("stopped")

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import ConfigError
+from bot.shard_plan import ShardPlan, parse_shards
 from bot.units import CENTURY, Duration, Seconds, Size
 
 PREFIX = "GUILDLLAMA_"
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     message_content: bool = False
     shard_count: int | None = Field(None, ge=1, le=10_000)
     shard_id: int | None = Field(None, ge=0, validate_default=True)
+    shards: str | None = Field(None, validate_default=True)
 
     # Database
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
@@ -339,6 +341,26 @@ class Settings(BaseSettings):
             raise ValueError("must not contain a password; set OTEL_EXPORTER_OTLP_HEADERS instead")
         return url if parts.path else f"{url}/v1/traces"
 
+    @model_validator(mode="after")
+    def _shards_of_one_kind(self) -> Self:
+        if self.shards is None:
+            return self
+        plan = parse_shards(self.shards)
+        if self.shard_id is not None:
+            raise ValueError("GUILDLLAMA_SHARDS takes the place of SHARD_ID and SHARD_COUNT: set only one of the two")
+        if plan.ids is None and self.database_url.startswith("sqlite"):
+            raise ValueError(
+                "GUILDLLAMA_SHARDS with auto needs Postgres, where the processes agree on who has which shard"
+            )
+        return self
+
+    @field_validator("shards")
+    @classmethod
+    def _readable_shards(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_shards(value)
+        return value
+
     @field_validator("engine_args")
     @classmethod
     def _splittable(cls, value: str) -> str:
@@ -349,6 +371,11 @@ class Settings(BaseSettings):
     def uses_embedded_model(self) -> bool:
         """Whether our own engine speaks with the small embedded model."""
         return _is_embedded(self.engine_url, self.model)
+
+    @property
+    def shard_plan(self) -> ShardPlan | None:
+        """The shards of GUILDLLAMA_SHARDS; None where this process has one connection."""
+        return None if self.shards is None else parse_shards(self.shards)
 
     @property
     def engine_servers(self) -> tuple[tuple[str, str | None], ...]:
@@ -416,8 +443,10 @@ def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) 
 def _config_error(error: ValidationError) -> ConfigError:
     details = error.errors(include_url=False, include_context=False, include_input=False)
     first = details[0]
-    setting = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else "settings"
     problem = first["msg"].removeprefix("Value error, ")
+    setting = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else "settings"
+    if not first["loc"] and problem.startswith(PREFIX):
+        setting, _, problem = problem.partition(" ")  # about several of them, it names one
     more = f" {len(details) - 1} more settings are wrong as well." if len(details) > 1 else ""
     return ConfigError(setting, problem, f"Correct it in the environment or in .env.{more}")
 

@@ -132,7 +132,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Privacy(context),
         Help(context.settings),
         GuildEvents(bot, database, context.privacy),
-        UnfinishedReplies(bot, conversations, database),
+        UnfinishedReplies(bot, conversations, database, context.responsible),
     )
 
 

@@ -54,8 +54,16 @@ _GUILD_WITHIN = 10.0
 class UnfinishedReplies(commands.Cog):
     """Finishes deliveries of dead processes while the bot runs. Logs failures and tries again."""
 
-    def __init__(self, bot: commands.Bot, conversations: Conversations, database: Database) -> None:
+    def __init__(
+        self,
+        bot: commands.Bot,
+        conversations: Conversations,
+        database: Database,
+        responsible: Callable[[int], bool] = lambda guild_id: True,
+    ) -> None:
+        """`responsible`: whether this connection looks after a guild; of several in one process exactly one does."""
         self._bot = bot
+        self._responsible = responsible
         self._conversations = conversations
         self._actions = TurnActions(conversations)
         self._database = database
@@ -90,11 +98,13 @@ class UnfinishedReplies(commands.Cog):
                 log.info("what was shown could not be recorded yet", error=type(error).__name__)
             async with self._database.read() as session:
                 found = await unfinished_deliveries(session, now=datetime.now(UTC))
-        return found
+        return tuple(delivery for delivery in found if self._responsible(delivery.place.guild_id))
 
     async def _finish_or_log(self, delivery: DeliveryRecord) -> None:
         await self._until_known(delivery.place.guild_id)
         async with self._slots:
+            if not self._responsible(delivery.place.guild_id):
+                return  # its shard has come to another connection meanwhile
             try:
                 with use_language(await self._conversations.languages.of_place(delivery.place)):
                     await self._finish(delivery)

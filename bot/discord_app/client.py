@@ -31,6 +31,7 @@ from bot.errors import BotError
 from bot.i18n.language import gettext as _
 from bot.i18n.language import set_language, use_language
 from bot.telemetry.metrics import GATEWAY_CONNECTED, GATEWAY_EVENTS_TOTAL
+from models.types import Shard
 
 log = structlog.get_logger(__name__)
 
@@ -78,10 +79,17 @@ class GuildLlama(commands.Bot):
         context: CommandContext,
         make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]],
         on_login: Callable[[int], Awaitable[None]],
+        *,
+        shard: Shard | None = None,
+        may_sync: Callable[[], bool] = lambda: True,
+        identify: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """`make_cogs` returns the cogs, in the order in which their commands are registered.
 
-        `on_login` gets the application's id before anything else is done; what it raises ends the login.
+        `on_login` gets the application's id before anything else is done; what it raises ends the login. `shard`: of
+        this connection, instead of the one that the settings name. `may_sync`:
+        whether this client is the one that registers the commands. `identify` waits until a session of this shard may
+        be opened, where several connections share Discord's limit.
         """
         self.guard = RequestGuard()
         trace_turns(self.guard.trace)
@@ -99,14 +107,18 @@ class GuildLlama(commands.Bot):
             chunk_guilds_at_startup=False,
             max_messages=None,
             http_trace=self.guard.trace,
-            shard_id=context.settings.shard_id,
-            shard_count=context.settings.shard_count,
+            shard_id=context.settings.shard_id if shard is None else shard.index,
+            shard_count=context.settings.shard_count if shard is None else shard.count,
         )
         skip_unreadable_events(self)
         self.gate = context.gate
         self._context = context
         self._make_cogs = make_cogs
         self._on_login = on_login
+        self._may_sync = may_sync
+        self._identify = identify
+        self.has_commands = False
+        """Whether the cogs and their commands were added."""
         self._away_since: float | None = None
         self._component_handlers: dict[str, ComponentHandler] = {}
 
@@ -120,6 +132,9 @@ class GuildLlama(commands.Bot):
             await self.add_cog(cog)
             if isinstance(cog, FeatureCog):
                 self._component_handlers.update(cog.component_handlers())
+        self.has_commands = True
+        if not self._may_sync():
+            return
         syncing = asyncio.create_task(sync_commands(self, self.tree), name="sync-commands")
         self._context.track(syncing)
         await asyncio.wait((syncing,), timeout=_SYNC_TIMEOUT)  # a slow one goes on while members use the bot
@@ -131,6 +146,13 @@ class GuildLlama(commands.Bot):
             if isinstance(cog, FeatureCog) or cog.get_app_commands():
                 await self.add_cog(cog)
         return await payloads(self.tree)
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """Wait for this connection's turn to open a session."""
+        if self._identify is None:
+            await super().before_identify_hook(shard_id, initial=initial)
+        else:
+            await self._identify(shard_id or 0)
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Do nothing: discord.py would look for prefix commands here. Cogs listen to messages themselves."""

@@ -58,6 +58,25 @@ def bot_token(settings: Settings) -> str:
     return token
 
 
+async def ask_discord(token: str) -> tuple[int, int]:
+    """The id of the token's application, and how many sessions Discord lets it open at the same time.
+
+    Retries while Discord cannot be reached. Raises ConfigError if it refuses the token.
+    """
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
+    async with discord.Client(intents=discord.Intents(guilds=True)) as client:
+        await _log_in(client, token)
+        if client.application_id is None:
+            raise ConfigError(_TOKEN, "belongs to no application", _NEW_TOKEN)
+        try:
+            answer = await client.http.request(Route("GET", "/gateway/bot"))
+            concurrency = max(1, int(answer["session_start_limit"]["max_concurrency"]))
+        except (*DISCORD_ERRORS, KeyError, TypeError, ValueError) as error:
+            log.warning("Discord does not say how many sessions may be opened at once", error=type(error).__name__)
+            concurrency = 1
+        return client.application_id, concurrency
+
+
 def set_endpoints(settings: Settings) -> None:
     """Use another Discord than the real one, for tests and proxies. Applies to the whole process."""
     if settings.discord_api_base is not None:

@@ -6,6 +6,7 @@ Knows discord.py's interactions and the bot's services. Knows no command.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,8 @@ class CommandContext:
     languages: Languages
     blocks: MemberBlocks
     filters: ContentFilters
+    responsible: Callable[[int], bool] = lambda guild_id: True
+    """Whether this connection finishes what is left of a guild: a process may have several."""
     edit_rate: EditRate = field(default_factory=EditRate)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """What is being served now; the bot waits for it when it stops."""

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -19,9 +20,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from bot.settings import Settings
 from bot.telemetry.metrics import CLEANED, CLEANUP_LAST, CLEANUP_ROWS, CLEANUP_RUNS, CLEANUP_SECONDS
-from models.database import Database
+from models.database import Database, Session
 from models.errors import DatabaseUnavailable
-from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs, delete_due_purges
+from models.maintenance.cleanup import CleanupReport, Fence, clean, count_idle_dialogs, delete_due_purges
 from models.queries.deletion.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
@@ -52,18 +53,30 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Lead(Protocol):
+    """Whether this process is the one that cleans up."""
+
+    async def confirm(self) -> bool:
+        """Whether it is, now."""
+
+    async def fence(self, session: Session) -> None:
+        """Make sure that it is until this transaction ends; raises DatabaseUnavailable if not."""
+
+
 class RetentionJobs:
-    """Owns the scheduler. `wall` and `monotonic` are the two clocks."""
+    """Owns the scheduler. `lead`: only the leader cleans up. `wall` and `monotonic` are the two clocks."""
 
     def __init__(
         self,
         *,
         database: Database,
         settings: Settings,
+        lead: Lead | None = None,
         wall: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._lead = lead
         self._settings = settings
         self._interval = settings.cleanup_interval
         self._wall = wall
@@ -101,21 +114,33 @@ class RetentionJobs:
         if self._running:
             await asyncio.wait(self._running)
 
+    def run_now(self) -> None:
+        """Have the next run come at once: this process has become the leader."""
+        if self._scheduler.running:
+            self._scheduler.modify_job("cleanup", next_run_time=datetime.now(UTC))
+
     async def _scheduled(self) -> None:
         self._note_running()
-        await self.run_once()
+        if self._lead is None or await self._lead.confirm():
+            await self.run_once()
 
     async def _scheduled_purges(self) -> None:
         """Delete what admins deleted ten minutes ago. A cleanup does so too, but may run much later."""
         self._note_running()
+        if self._lead is not None and not await self._lead.confirm():
+            return
         try:
-            deleted = await delete_due_purges(self._database, now=self._wall())
+            deleted = await delete_due_purges(self._database, now=self._wall(), fence=self._fence)
         except DatabaseUnavailable as error:
             _log.warning("deletions of admins put off, the database is not available", reason=error.reason)
             return
         CLEANUP_ROWS.labels("purged_by_admins").inc(deleted)
         if deleted:
             _log.info("what admins deleted is gone", rows=deleted)
+
+    @property
+    def _fence(self) -> Fence | None:
+        return None if self._lead is None else self._lead.fence
 
     def _note_running(self) -> None:
         task = asyncio.current_task()
@@ -131,7 +156,7 @@ class RetentionJobs:
                 CLEANUP_RUNS.labels("skipped").inc()
                 return None
             with CLEANUP_SECONDS.time():
-                report = await clean(self._database, limits=limits_of(self._settings), now=now)
+                report = await clean(self._database, limits=limits_of(self._settings), now=now, fence=self._fence)
         except DatabaseUnavailable as error:
             CLEANUP_RUNS.labels("unavailable").inc()
             _log.warning("cleanup put off, the database is not available", reason=error.reason)

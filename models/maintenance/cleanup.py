@@ -25,6 +25,10 @@ from models.queries.tenants import threads
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
 
 
+Fence = Callable[[AsyncSession], Awaitable[None]]
+"""Raises in a transaction that is not to go on."""
+
+
 @dataclass(slots=True)
 class CleanupReport:
     """Rows that a run changed or deleted (or would, in a dry run). `guildllama db cleanup` prints these names."""
@@ -107,11 +111,19 @@ async def preview(database: Database, *, limits: RetentionLimits, now: datetime)
 
 
 async def clean(
-    database: Database, *, limits: RetentionLimits, now: datetime, batch_size: int = BATCH
+    database: Database,
+    *,
+    limits: RetentionLimits,
+    now: datetime,
+    batch_size: int = BATCH,
+    fence: Fence | None = None,
 ) -> CleanupReport:
-    """Do everything that is due at `now`. May be stopped anywhere, repeated, or run by two processes at once."""
+    """Do everything that is due at `now`. May be stopped anywhere, repeated, or run by two processes at once.
+
+    `fence` is called at the beginning of each transaction, and raises to end the run.
+    """
     report = CleanupReport()
-    batches = _BatchRunner(database, report)
+    batches = _BatchRunner(database, report, fence)
     report.interrupted_turns = await batches.run(partial(recovery.interrupt_dead_turns, now=now))
     await batches.run_until_empty(partial(unfinished_deliveries.expire_deliveries, now=now, limit=batch_size))
 
@@ -155,12 +167,14 @@ async def clean(
     return report
 
 
-async def delete_due_purges(database: Database, *, now: datetime, batch_size: int = BATCH) -> int:
+async def delete_due_purges(
+    database: Database, *, now: datetime, batch_size: int = BATCH, fence: Fence | None = None
+) -> int:
     """Delete the conversations that admins had deleted and can no longer bring back; return the rows deleted.
 
     For a job that runs every minute: without one that is due, it reads an index and writes nothing.
     """
-    batches = _BatchRunner(database, CleanupReport())
+    batches = _BatchRunner(database, CleanupReport(), fence)
     deleted = await _delete_due_purges(database, batches, now, batch_size)
     if deleted:
         await release_space(database)
@@ -209,13 +223,16 @@ async def _delete_unused_users(batches: _BatchRunner, batch_size: int) -> int:
 class _BatchRunner:
     """Runs each batch in its own write transaction and records the longest one in the report."""
 
-    def __init__(self, database: Database, report: CleanupReport) -> None:
+    def __init__(self, database: Database, report: CleanupReport, fence: Fence | None) -> None:
         self._database = database
         self._report = report
+        self._fence = fence
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[int]]) -> int:
         """Run one batch; return how many rows it changed."""
         async with self._database.write() as session:
+            if self._fence is not None:
+                await self._fence(session)
             started = time.perf_counter()
             count = await work(session)
         elapsed_ms = (time.perf_counter() - started) * 1000

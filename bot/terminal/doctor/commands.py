@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from bot.chat.service import ChatService
 from bot.discord_app.registration.command_sync import differing_commands
 from bot.guilds.personas import PersonaService
-from bot.run_discord import make_bot
 from bot.safety.content import ContentFilters
 from bot.services import Services, external_engine
 from bot.settings import Settings
+from bot.shard_client import make_bot
 from bot.storage import open_database
 
 _NO_DATABASE = "sqlite:////nonexistent/guildllama.db"
@@ -25,7 +25,7 @@ async def differing_from(settings: Settings, registered: Sequence[Mapping[str, o
         async with external_engine(unused) as engine:
             chat = ChatService(database=database, engine=engine, settings=unused)
             services = Services(unused, database, engine, None, chat, PersonaService(database, engine, unused))
-            bot, _ = make_bot(services, unused, filters, _never)
+            bot, _ = make_bot(services, unused, filters, on_login=_never)
             async with bot:
                 commands = await bot.would_register()
     finally:

@@ -88,12 +88,12 @@ def _application(settings: Settings, application: Any) -> Iterator[Finding]:
 
 def _gateway(settings: Settings, answer: Any) -> Iterator[Finding]:
     shards, limit = int(answer["shards"]), answer["session_start_limit"]
-    processes = settings.shard_count or 1
-    if shards > processes:
-        yield (bad if shards > 2 * processes else note)(
+    own = settings.shard_count or 1 if settings.shard_plan is None else settings.shard_plan.count
+    if shards > own:
+        yield (bad if shards > 2 * own else note)(
             "shards",
-            f"Discord asks for {shards} connections, and there are {processes}",
-            f"GUILDLLAMA_SHARD_COUNT={shards}, and one process for each GUILDLLAMA_SHARD_ID from 0 to {shards - 1}",
+            f"Discord asks for {shards} connections, and there are {own}",
+            f"GUILDLLAMA_SHARDS=0-{shards - 1}/{shards}, or auto/{shards} to share them out among processes on Postgres",
         )
     left, total = int(limit["remaining"]), int(limit["total"])
     if left * 20 < total:

@@ -76,6 +76,16 @@ async def lost_processes(session: AsyncSession) -> frozenset[str]:
 
 
 @cross_tenant("processes belong to no tenant")
+async def overdue_processes(session: AsyncSession) -> tuple[str, ...]:
+    """Return the owners whose heartbeats are overdue, while this process's own is not: else the database was away."""
+    now = await _database_time(session)
+    own = (ours(Process), Process.owner == session.info["owner"], Process.alive_until >= now)
+    if await session.scalar(select(Process.owner).where(*own)) is None:
+        return ()
+    return tuple(await session.scalars(select(Process.owner).where(ours(Process), Process.alive_until < now)))
+
+
+@cross_tenant("processes belong to no tenant")
 async def sign_off(session: AsyncSession) -> None:
     """Remove the row of this process, which ends; but not if it leaves turns or deliveries for others to end."""
     owner = session.info["owner"]

@@ -7,6 +7,7 @@ Knows nothing of REST; the data of READY and GUILD_CREATE are passed in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import json
 import secrets
@@ -100,7 +101,8 @@ class Session:
     async def send(self, payload: Json) -> None:
         """Send a payload, if the session is connected."""
         if self.socket is not None and not self.socket.closed:
-            await self.socket.send_str(json.dumps(payload))
+            with contextlib.suppress(ConnectionError):  # its process was killed just now
+                await self.socket.send_str(json.dumps(payload))
 
 
 class Gateway:
