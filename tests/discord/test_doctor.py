@@ -100,7 +100,7 @@ async def test_too_many_starts_and_too_few_shards(discord: FakeDiscord) -> None:
     limit = {"total": 1000, "remaining": 0, "reset_after": 3_600_000, "max_concurrency": 1}
     [shards, starts] = part._gateway(settings, {"shards": 4, "session_start_limit": limit})
     assert (shards.status, starts.status) == ("bad", "bad")
-    assert "GUILDLLAMA_SHARD_COUNT=4" in shards.fix
+    assert "GUILDLLAMA_SHARDS=0-3/4" in shards.fix
     assert "60 minutes" in starts.found
 
 

@@ -93,7 +93,7 @@ def _gateway(settings: Settings, answer: Any) -> Iterator[Finding]:
         yield (bad if shards > 2 * own else note)(
             "shards",
             f"Discord asks for {shards} connections, and there are {own}",
-            f"GUILDLLAMA_SHARDS=0-{shards - 1}/{shards}, or auto/{shards} to share them out among processes on Postgres",
+            f"GUILDLLAMA_SHARDS=0-{shards - 1}/{shards}, or auto/{shards} for several processes on Postgres",
         )
     left, total = int(limit["remaining"]), int(limit["total"])
     if left * 20 < total:
