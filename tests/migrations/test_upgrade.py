@@ -90,6 +90,8 @@ class TestOldData:
         upgrade(empty_url)
         downgrade(empty_url, "0001")
         assert {name: contents(empty_url, name) for name in names} == before
+        upgrade(empty_url)
+        check_revision(empty_url)
 
 
 def fill_slots(url: str) -> None:
