@@ -75,12 +75,16 @@ def reload_settings(settings: Settings) -> Reloaded:
 def watch_reload(settings: Settings) -> None:
     """Reload at each SIGHUP, as long as the event loop runs. A bot whose terminal was closed ends instead."""
     loop = asyncio.get_running_loop()
-    had_terminal = _has_terminal()
+    had_terminal, is_ending = _has_terminal(), False
 
     def on_hangup() -> None:
+        nonlocal is_ending
+        if is_ending:
+            return  # it comes more than once, and may have come twice before this was called
         if had_terminal and not _has_terminal():
+            is_ending = True
             loop.remove_signal_handler(signal.SIGHUP)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it comes more than once
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             _reload(settings)

@@ -17,6 +17,7 @@ database driver is installed.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -45,6 +46,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hypothesis would report examples that are slow only because the machine is busy.
     settings.register_profile("no_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("no_deadline")
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a test has configured of the log is undone: its handler writes to a stream that is closed afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if any(handler not in handlers for handler in root.handlers):
+        import structlog
+
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -6,28 +6,17 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
 import structlog
 from pydantic import SecretStr
 
+from bot.admin.access.passwords import hash_password
 from bot.errors import BotError
 from bot.log import HIDDEN, configure_log, reason_of, redactor
 from bot.settings import Settings
 
 TOKEN = "MTIzNDU2Nzg5.abcdef.ghijklmnop-qrstuvwx"
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(
@@ -55,6 +44,7 @@ def test_the_value_of_each_secret_setting_is_redacted(capsys: pytest.CaptureFixt
     secret = [name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None]
     assert {"discord_token", "encryption_keys", "engine_api_key", "moderation_api_key"} <= set(secret)
     values = {name: f"{name}-first\n{name}-second,{name}-third" for name in secret}
+    values["admin_password_hash"] = hash_password("the first and the second")
     configure_log(Settings(_env_file=None, **values))
     for value in values.values():
         for part in re.split(r"[\n,]", value):

@@ -70,12 +70,17 @@ def invited(discord: FakeDiscord, guild: Guild, *permissions: str) -> None:
 
 @asynccontextmanager
 async def running(command: str, folder: Path, discord: FakeDiscord) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command in a shell, as an operator types it. Where Discord is, is the only thing that they do not set."""
+    """The command in a shell with the environment activated, as an operator types it.
+
+    Where Discord is, is the only thing that they do not set.
+    """
     addresses = {name: value for name, value in discord.environment().items() if not name.endswith("_TOKEN")}
+    path = f"{folder}/.venv/bin:{os.environ['PATH']}"
     with (folder / "output.txt").open("wb") as output:
         process = await asyncio.create_subprocess_shell(
-            command, cwd=folder, env={**inherited_environment(), **addresses, "PYTHONPATH": str(folder)},
-            stdout=output, stderr=output, start_new_session=True,
+            command, cwd=folder,
+            env={**inherited_environment(), **addresses, "PYTHONPATH": str(folder), "PATH": path},
+            stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         yield process
@@ -128,12 +133,11 @@ async def test_the_steps_of_the_readme_end_in_a_chat_by_mention(tmp_path: Path) 
         # 1. An application whose privileged intents are off, as the fake's are, and its token.
         assert "every privileged intent off" in STEPS[INTENT]
         # 2. The settings.
-        copy, setting = next(each for each in code(TOKEN) if " " in each), code(TOKEN)[-1]
-        async with running(copy, tmp_path, discord) as copying:
-            assert await copying.wait() == 0
-        settings = (tmp_path / ".env").read_text()
-        assert f"\n{setting}=\n" in settings
-        (tmp_path / ".env").write_text(settings.replace(f"\n{setting}=\n", f"\n{setting}={discord.token}\n"))
+        init, file = code(TOKEN)
+        async with running(init, tmp_path, discord) as asking:
+            await asyncio.wait_for(asking.communicate(f"{discord.token}\n\n\n".encode()), 60)
+            assert asking.returncode == 0, (tmp_path / "output.txt").read_text()
+        assert f"={discord.token}\n" in (tmp_path / file).read_text()
         # 3. The link.
         permissions = emphasised(STEPS[INVITE].partition("the permissions")[2].partition(";")[0])
         assert len(permissions) >= 4
