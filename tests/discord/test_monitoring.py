@@ -103,7 +103,7 @@ async def test_a_trace_leads_from_the_gateway_to_the_engines_steps(database_url:
                 await here.ask(guild, ann, WORD)
                 assert await here.bot.stop() == 0
                 logged = lines(here)
-            engine.terminate()
+            await asyncio.to_thread(engine.terminate)  # the collector answers meanwhile
     bot, model = collector.of("guildllama"), collector.of("guildllama-engine")
     root = bot["message"]
     assert root.values["guildllama.guild"] == guild.id

@@ -1,6 +1,7 @@
 """Pieces of an arena lie apart, in memory for which huge pages are asked for."""
 
 import itertools
+import mmap
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_huge_pages_are_asked_for() -> None:
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("a kernel without huge pages")
     assert "hg" in flags_at(HugePageArena().empty(100).data_ptr())
-    other = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+    other = torch.frombuffer(mmap.mmap(-1, CHUNK_BYTES), dtype=torch.uint8)  # memory that nobody has used before
     middle = other.data_ptr() + CHUNK_BYTES // 2
     assert "hg" not in flags_at(middle)
     advise(other)
