@@ -143,7 +143,7 @@ class Leases:
             raise NotHeld("another process leads")
 
     async def identify(self, bucket: int, seconds: float) -> None:
-        """Wait until a session of this bucket may be opened: one in so many seconds, by all processes together."""
+        """Wait until a session of this bucket may be opened: all processes together open one in `seconds`."""
         kind = self._kind("identify")
         async with self._identifying:
             until = asyncio.get_running_loop().time() + seconds * 20

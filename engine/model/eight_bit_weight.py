@@ -6,6 +6,7 @@ j in line l is column (l * 2 + p) * 32 + j. The last line is padded with zeros.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -52,9 +53,9 @@ class EightBitWeight(QuantizedWeight):
         return self.words.view(self.code_dtype)
 
     @staticmethod
+    @abstractmethod
     def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
         """weight [n, columns] -> (codes [n, columns], scales float32 [n])."""
-        raise NotImplementedError
 
     def dequantize(self) -> Tensor:
         """The matrix in float32, [rows, columns]."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -76,8 +77,8 @@ async def _record(visit: Visit, hits: list[SearchHit]) -> None:
         dialogs.setdefault(hit.guild_id, set()).add(hit.dialog_id)
     for guild_id, ids in dialogs.items():
         await visit.database.run(
-            lambda session, guild_id=guild_id, ids=ids: record_look(  # type: ignore[misc]
-                session,
+            partial(
+                record_look,
                 guild_id=guild_id,
                 member_id=None,
                 action="operator.search",

@@ -17,7 +17,7 @@ from typing import Literal
 State = Literal["well", "away", "resting", "trial"]
 
 MAX_FAILURES = 2
-"""So many useless answers in a row make a server rest: one alone may be the prompt's fault."""
+"""Useless answers in a row after which a server rests: one alone may be the prompt's fault."""
 FIRST_REST, LONGEST_REST = 5.0, 300.0  # seconds
 MAX_MISSED_CHECKS = 2
 """A busy server may miss one health check."""

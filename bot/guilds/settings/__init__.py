@@ -1,1 +1,1 @@
-"""What guilds and members chose for themselves: kept at hand, checked, within the limits of the operator, as a file."""
+"""Settings that guilds and members chose: cached, checked against the operator's limits, written to a file and read back."""

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from servers import SLOTS, TICKS, Server, our_command, peer_command, serve
@@ -58,9 +59,10 @@ def decode_rate(server: Server, users: int, number: int) -> float:
     return sum(time > start for request in record.requests for time in request.token_times) / (end - start)
 
 
-def first_token(server: Server, length: int, number: int) -> float:
-    """Milliseconds until the answer of one token."""
-    record = asyncio.run(send_all(server.client, [PromptRequest(prompt(length, number), 1)], Sampling()))
+def first_token(length: int, server: Server, number: int) -> float:
+    """Milliseconds until the answer of one token to a prompt of this length; each number has its own prompt."""
+    request = PromptRequest(prompt(length, number + 5000 + length), 1)
+    record = asyncio.run(send_all(server.client, [request], Sampling()))
     return 1000 * record.requests[0].ttft
 
 
@@ -72,9 +74,7 @@ def measurements(quick: bool) -> dict[str, Callable[[Server, int], float]]:
     }
     for length in COLD_PROMPTS[: 1 if quick else None]:
         for name in ("cold", "again"):  # with the same numbers, in this order
-            found[f"{name}-{length}"] = lambda server, number, length=length: first_token(  # type: ignore[misc]
-                server, length, number + 5000 + length
-            )
+            found[f"{name}-{length}"] = partial(first_token, length)
     return found
 
 

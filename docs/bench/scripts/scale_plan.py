@@ -92,7 +92,7 @@ class Plan:
 
 
 def step_ms(rows: int) -> float:
-    """The time of a step with so many rows, between the measured ones."""
+    """The time of a step with `rows` rows, interpolated between the measured steps."""
     known = sorted(STEP_MS)
     if rows <= known[0]:
         return STEP_MS[known[0]]
@@ -104,7 +104,7 @@ def step_ms(rows: int) -> float:
 
 
 def running_at(rate: float, prompt_tokens: float = PROMPT_NEW_TOKENS) -> float:
-    """How many replies one replica writes at once when so many messages a second come (Little's law).
+    """The number of replies that one replica writes at once at this rate of messages (Little's law).
 
     While prompts are computed, no reply goes on.
     """
@@ -132,7 +132,7 @@ def replicas_for(rate: float) -> int:
 
 
 def plan(guilds: int, messages_a_guild: float = MESSAGES_A_GUILD_A_DAY) -> Plan:
-    """The plan for this many guilds with so many messages a day each."""
+    """The plan for `guilds` guilds with a number of messages a day each."""
     a_day = guilds * messages_a_guild
     peak = a_day / 86_400 * PEAK
     replicas = replicas_for(peak)
@@ -204,7 +204,7 @@ class Replica:
 
 
 def simulate(of: Plan, *, seconds: float, seed: int = 7) -> dict[str, object]:
-    """The busiest hour, for so many seconds; at half of the time one replica is gone for good."""
+    """The first seconds of the busiest hour; after half of them one replica is gone for good."""
     rng = random.Random(seed)
     names = [f"replica-{number}:8000" for number in range(of.replicas)]
     weights = [1 / (rank + 20) ** ZIPF for rank in range(of.guilds)]

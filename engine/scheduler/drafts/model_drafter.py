@@ -26,7 +26,7 @@ class DraftModel(Protocol):
     """Continues requests, in pages of its own."""
 
     def draft(self, wanted: Sequence[tuple[Request, int]]) -> dict[Request, tuple[int, ...]]:
-        """Up to so many next tokens of each; none where it has not read all that came before yet, or has no pages."""
+        """Next tokens of each request, up to its limit; none if it has no pages or its prompt is not read yet."""
         ...
 
     def release(self) -> None:
