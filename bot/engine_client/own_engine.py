@@ -49,7 +49,7 @@ class OwnEngine:
         return any(float(number) > 0 for number in _REQUESTS.findall(await self.metrics()))
 
     async def metrics(self) -> str:
-        """The text of the server's /metrics, also of a server that is not ours; "" if it has none, or does not answer."""
+        """The text of the server's /metrics, also of a server that is not ours; "" if there is none, or no answer."""
         with contextlib.suppress(httpx2.HTTPError, OSError):
             response = await self._transport.get("/metrics", timeout=_METRICS_SECONDS)
             if response.status_code == 200:

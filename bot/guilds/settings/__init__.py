@@ -1,1 +1,1 @@
-"""Settings that guilds and members chose: cached, checked against the operator's limits, written to a file and read back."""
+"""Settings that guilds and members chose: cached, checked against the operator's limits, as a file and back."""
