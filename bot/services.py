@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from bot.addresses import without_credentials
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_client.engine import Engine
-from bot.engine_client.replicas.address import numbered, without_credentials
+from bot.engine_client.replicas.address import numbered
 from bot.engine_client.replicas.replica import Replica
 from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess

@@ -7,7 +7,6 @@ what they are used for.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import shlex
@@ -28,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bot.addresses import check_url, is_loopback, openai_base_url, without_credentials
 from bot.errors import ConfigError
 from bot.shard_plan import ShardPlan, parse_shards
 from bot.units import CENTURY, Duration, Seconds, Size
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     @field_validator("moderation_url")
     @classmethod
     def _moderation_base_url(cls, value: str | None) -> str | None:
-        return None if value is None else _openai_base_url(value)
+        return None if value is None else openai_base_url(value)
 
     @field_validator("engine_url")
     @classmethod
@@ -212,11 +212,12 @@ class Settings(BaseSettings):
         urls: list[str] = []
         for number, part in enumerate(given or [value], start=1):
             try:
-                url = _openai_base_url(part)
+                url = openai_base_url(part)
             except ValueError as error:
                 raise ValueError(str(error) if len(given) < 2 else f"number {number} {error}") from None
-            if _without_credentials(url) in map(_without_credentials, urls):
-                raise ValueError(f"number {number} is there twice: {_without_credentials(url)}")
+            shown = without_credentials(url).lower()
+            if shown in (without_credentials(each).lower() for each in urls):
+                raise ValueError(f"number {number} is there twice: {shown}")
             urls.append(url)
         return ",".join(urls)
 
@@ -232,12 +233,12 @@ class Settings(BaseSettings):
     @field_validator("discord_api_base", "discord_cdn_url")
     @classmethod
     def _api_base(cls, value: str | None) -> str | None:
-        return value if value is None else _check_url(value.rstrip("/"), "http", "https")
+        return value if value is None else check_url(value.rstrip("/"), "http", "https")
 
     @field_validator("discord_gateway_url")
     @classmethod
     def _gateway_url(cls, value: str | None) -> str | None:
-        return value if value is None else _check_url(value, "ws", "wss")
+        return value if value is None else check_url(value, "ws", "wss")
 
     @field_validator("admin_url")
     @classmethod
@@ -245,7 +246,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         url = value.strip().rstrip("/")
-        parts = urlsplit(_check_url(url, "http", "https"))
+        parts = urlsplit(check_url(url, "http", "https"))
         if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("must be a scheme and a host, such as https://admin.example.org")
         return url
@@ -253,7 +254,7 @@ class Settings(BaseSettings):
     @field_validator("admin_metrics_url")
     @classmethod
     def _metrics_url(cls, value: str | None) -> str | None:
-        return value if value is None else _check_url(value.strip(), "http", "https")
+        return value if value is None else check_url(value.strip(), "http", "https")
 
     @field_validator("admin_password_hash")
     @classmethod
@@ -274,7 +275,7 @@ class Settings(BaseSettings):
         url = value.strip()
         if any(char.isspace() or char in "<>" or not char.isprintable() for char in url):
             raise ValueError("must be a URL without spaces, < and >")
-        return _check_url(url, "http", "https")
+        return check_url(url, "http", "https")
 
     @field_validator("privacy_contact")
     @classmethod
@@ -336,7 +337,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         url = value.strip().rstrip("/")
-        parts = urlsplit(_check_url(url, "http", "https"))
+        parts = urlsplit(check_url(url, "http", "https"))
         if parts.username or parts.password:
             raise ValueError("must not contain a password; set OTEL_EXPORTER_OTLP_HEADERS instead")
         return url if parts.path else f"{url}/v1/traces"
@@ -395,35 +396,6 @@ class Settings(BaseSettings):
 
 def _is_embedded(engine_url: object, model: str) -> bool:
     return engine_url is None and model.strip() == EMBEDDED_MODEL
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this is a name or an address of this machine that no other machine reaches."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _openai_base_url(value: str) -> str:
-    """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""
-    url = value.strip().rstrip("/")
-    _check_url(url, "http", "https")
-    return url if urlsplit(url).path else f"{url}/v1"
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().lower()
-
-
-def _check_url(value: str, *schemes: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
-    return value
 
 
 def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) -> Settings:

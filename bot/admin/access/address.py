@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-
+from bot.addresses import is_loopback
 from bot.errors import ConfigError
 from bot.settings import Settings
 
@@ -16,13 +15,3 @@ def check_address(settings: Settings) -> None:
             f"{settings.admin_host} can be reached from other machines, and there is no password",
             "Run `guildllama admin password` and set GUILDLLAMA_ADMIN_PASSWORD_HASH, or leave it at 127.0.0.1.",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. A name may mean any, but for localhost."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -15,12 +15,6 @@ def address_of(url: str) -> str:
     return f"{host}:{port}{'' if path == '/v1' else path}"
 
 
-def without_credentials(url: str) -> str:
-    """The URL without a user's name and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def numbered(number: int, url: str) -> str:
     """The number and the address, such as "2 (10.0.0.5:8000)"."""
     return f"{number} ({address_of(url)})"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bot.addresses import without_credentials
 from bot.engine_client.client import EngineClient
-from bot.engine_client.replicas.address import numbered, without_credentials
+from bot.engine_client.replicas.address import numbered
 from bot.engine_process.command import engine_environment
 from bot.engine_process.installed import check_engine_installed
 from bot.errors import BotError, ConfigError

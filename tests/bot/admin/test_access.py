@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.admin.access.address import check_address, is_loopback
+from bot.addresses import is_loopback
+from bot.admin.access.address import check_address
 from bot.admin.access.guard import Names
 from bot.admin.access.login_pace import ALL_TRIES, TRIES, LoginPace
 from bot.admin.access.passwords import check_password
