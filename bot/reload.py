@@ -11,6 +11,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -72,24 +74,29 @@ def reload_settings(settings: Settings) -> Reloaded:
     return Reloaded(_variables(applied), _variables(waiting))
 
 
-def watch_reload(settings: Settings) -> None:
-    """Reload at each SIGHUP, as long as the event loop runs. A bot whose terminal was closed ends instead."""
+@contextmanager
+def reloaded_by_hangup(settings: Settings) -> Iterator[None]:
+    """Reload at each SIGHUP while the block runs. A bot whose terminal was closed gets SIGTERM instead, once."""
     loop = asyncio.get_running_loop()
     had_terminal, is_ending = _has_terminal(), False
 
     def on_hangup() -> None:
         nonlocal is_ending
         if is_ending:
-            return  # it comes more than once, and may have come twice before this was called
+            return  # a closed terminal may send SIGHUP more than once
         if had_terminal and not _has_terminal():
             is_ending = True
-            loop.remove_signal_handler(signal.SIGHUP)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             _reload(settings)
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        if had_terminal and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the rest of the ending is not cut short
 
 
 def _reload(settings: Settings) -> None:

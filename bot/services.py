@@ -24,7 +24,7 @@ from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
-from bot.reload import watch_reload
+from bot.reload import reloaded_by_hangup
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
 from bot.telemetry.server import monitored
@@ -106,7 +106,7 @@ async def serve(settings: Settings) -> None:
     from bot.memory.writer import MemoryWriter
     from bot.run_discord import run_discord
 
-    with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
+    with stopped_by_signals(signal.SIGTERM, signal.SIGINT), reloaded_by_hangup(settings):
         # First: a port that is taken is told at once, and the numbers are there while the model loads.
         async with monitored(settings) as page, open_services(settings, application_id=None) as services:
             page.engine = services.engine
@@ -132,7 +132,6 @@ async def serve(settings: Settings) -> None:
                 if settings.memory:
                     memory.start()
 
-            watch_reload(settings)
             lag = LoopLag()
             lag.start()
             discord = asyncio.create_task(run_discord(services, settings, leases, on_login=start_jobs))

@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -82,14 +83,13 @@ class TestSettings:
 def test_a_bot_whose_terminal_was_closed_ends(tmp_path: Path) -> None:
     script = """
 import asyncio
-from bot.reload import watch_reload
+import signal
+from bot.reload import reloaded_by_hangup
 from bot.services import stopped_by_signals
 from bot.settings import Settings
-import signal
 async def main():
-    with stopped_by_signals(signal.SIGTERM):
-        watch_reload(Settings(_env_file=None))
-        print("ready", flush=True)
+    with stopped_by_signals(signal.SIGTERM), reloaded_by_hangup(Settings(_env_file=None)):
+        open("ready", "w").close()
         await asyncio.sleep(60)
 asyncio.run(main())
 open("ended", "w").close()
@@ -99,9 +99,8 @@ open("ended", "w").close()
         os.chdir(tmp_path)
         environment = {**inherited_environment(), "PYTHONPATH": str(ROOT)}
         os.execve(sys.executable, [sys.executable, "-c", script], environment)
-    seen = b""
-    while b"ready" not in seen:
-        seen += os.read(screen, 1024)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
     os.close(screen)
     _, status = os.waitpid(pid, 0)
     assert status == 0
