@@ -1,4 +1,4 @@
-"""An HTTP client that trusts no server: it bounds what is read and unpacked, and asks once more on a stale connection.
+"""An HTTP client that trusts no server: it bounds what is read and unpacked.
 
 Knows HTTP only. The bounds count bytes after unpacking, so that a small body cannot become a large one.
 """
@@ -22,19 +22,9 @@ class BoundedClient(httpx2.AsyncClient):
     """As httpx2.AsyncClient. An error's body is cut; another answer that is too large raises DecodingError."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **arguments: Any) -> httpx2.Response:
-        """Send a request; once more if the server had closed the kept connection that it went out on."""
+        """Send a request for a body that is not packed."""
         request.headers["Accept-Encoding"] = "identity"
-        connection = _Connection()
-        request.extensions = {**request.extensions, "trace": connection.trace}
-        try:
-            response = await super().send(request, stream=True, **arguments)
-        except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError) as error:
-            # No byte of a response came. On a new connection the server may have begun to answer; on a kept one it
-            # most likely never saw the request: servers close idle connections at any moment.
-            answered = isinstance(error, httpx2.RemoteProtocolError) and "without sending" not in str(error)
-            if connection.is_new or answered:
-                raise
-            response = await super().send(request, stream=True, **arguments)
+        response = await super().send(request, stream=True, **arguments)
         bounded = httpx2.Response(
             response.status_code,
             headers=_headers(response),
@@ -57,16 +47,6 @@ def _headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
     """The headers that hold of the unpacked body. Its text is UTF-8: a charset may name a decoder that unpacks too."""
     kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _BODY_HEADERS]
     return [(name, value.split(b";")[0] if name.lower() == b"content-type" else value) for name, value in kept]
-
-
-class _Connection:
-    """Watches whether a request opened a connection of its own."""
-
-    def __init__(self) -> None:
-        self.is_new = False
-
-    async def trace(self, event: str, info: object) -> None:
-        self.is_new = self.is_new or event.startswith(("connection.connect_tcp", "connection.connect_unix_socket"))
 
 
 class _BoundedStream(httpx2.AsyncByteStream):

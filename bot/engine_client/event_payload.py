@@ -18,6 +18,7 @@ Event = dict[str, Any] | None
 _ENDS = {b"done", b"end", b"complete", b"completed", b"close", b"finish"}
 _KEEPALIVES = (b"ping", b"heartbeat", b"keep-alive", b"keepalive", b"keep_alive")
 _SUCCESS = {"0", "200"}
+_DECODER = json.JSONDecoder(strict=False)
 
 
 def is_done(line: bytes) -> bool:
@@ -40,7 +41,7 @@ def parse_events(payload: bytes, request: httpx2.Request) -> list[Event]:
     """The JSON objects of one event, nearly always one. Raises EngineUnreadable, or openai.APIError for an error."""
     try:
         # A character that is cut in two is replaced rather than the reply lost; so is a bare control character.
-        found = json.loads(payload.decode(errors="replace"), strict=False)
+        found = _DECODER.decode(payload.decode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise EngineUnreadable(f"an event that is no JSON ({type(error).__name__})") from None
     if found is None:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
+from bot.engine_client.aiohttp_transport import AiohttpTransport
 from bot.engine_client.bounded_http import BoundedClient
 
 CONNECT_SECONDS = 5.0
@@ -22,12 +23,10 @@ class Transport:
         """`name`: which of several servers this is, for the log."""
         self.log_fields = {"replica": name} if name else {}
         base_url = base_url.rstrip("/")
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=IDLE_SECONDS)
-        # An explicit transport makes httpx2 ignore the environment's proxies, which are for other machines.
+        # The environment's proxies are for other machines.
         is_local = uds is not None or urlsplit(base_url).hostname in {"127.0.0.1", "::1", "localhost"}
         self.http = BoundedClient(
-            transport=httpx2.AsyncHTTPTransport(uds=uds, limits=limits) if is_local else None,
-            limits=limits,
+            transport=AiohttpTransport(uds=uds, idle_seconds=IDLE_SECONDS, environment_proxies=not is_local),
             timeout=httpx2.Timeout(SMALL_CALL_SECONDS, connect=CONNECT_SECONDS, pool=None),
         )
         self.openai = openai.AsyncOpenAI(

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from bot.engine_client.aiohttp_transport import AiohttpTransport
 from bot.engine_client.bounded_http import BoundedClient
 
 INTERVAL = 15.0
@@ -64,7 +65,7 @@ class LiveFigures:
         if self.url is None:
             return
         try:
-            async with BoundedClient(timeout=_TIMEOUT, follow_redirects=False, trust_env=False) as client:
+            async with BoundedClient(transport=AiohttpTransport(), timeout=_TIMEOUT, follow_redirects=False) as client:
                 answer = await client.get(self.url)
                 answer.raise_for_status()
                 values = await asyncio.to_thread(_values, answer.text[:_MAX_CHARS])

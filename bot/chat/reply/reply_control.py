@@ -9,6 +9,8 @@ from typing import Literal
 
 _LONGEST_SILENCE = 900.0
 """Seconds that a model may think, or a server say nothing but that it lives. Discord's messages take no edit later."""
+_EARLIER = 0.01
+"""The part of the idle timeout by which it may end early: a timer set anew for each token costs too much."""
 
 Reason = Literal["stopped", "shutdown", "filtered"]
 
@@ -55,8 +57,9 @@ class ReplyControl:
     def sign_of_life(self) -> None:
         """Something came, if not text: the idle timeout starts anew, but a server may not go on so for ever."""
         if self._scope is not None and self.reason is None:
-            until = asyncio.get_running_loop().time() + self.idle_timeout
-            self._scope.reschedule(min(until, self._silent_until))
+            until = min(asyncio.get_running_loop().time() + self.idle_timeout, self._silent_until)
+            if until - (self._scope.when() or 0.0) > _EARLIER * self.idle_timeout:
+                self._scope.reschedule(until)
 
     def _longest_silence(self) -> float:
         return asyncio.get_running_loop().time() + max(_LONGEST_SILENCE, self.idle_timeout)

@@ -210,15 +210,17 @@ class TestStaleConnections:
     async def test_attack_never_on_a_connection_of_its_own(self):
         async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
-            connections += 1
-            await reader.readuntil(b"\r\n\r\n")
+            if b"POST" in await reader.readuntil(b"\r\n\r\n"):
+                connections += 1
+            else:
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             writer.close()
 
         connections = 0
         server = await asyncio.start_server(leave, "127.0.0.1", 0)
-        async with EngineClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1") as client:
+        async with EngineClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", model="any") as client:
             with pytest.raises(EngineUnavailable):
-                await client.model()
+                await ask(client)
         server.close()
         await server.wait_closed()
         assert connections == 1

@@ -1,0 +1,70 @@
+"""Requests that go over aiohttp: the environment's proxies, and the pace at which a stream is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from bot.engine_client import event_stream
+from bot.engine_client.aiohttp_transport import AiohttpTransport
+
+
+@pytest.fixture
+async def asked(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """The first lines of the requests that reach the environment's proxy."""
+    lines: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append((await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        writer.close()
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        yield lines
+
+
+async def get(url: str, *, environment_proxies: bool) -> str:
+    transport = AiohttpTransport(environment_proxies=environment_proxies)
+    async with httpx2.AsyncClient(transport=transport) as client:
+        return (await client.get(url)).text
+
+
+async def test_the_environments_proxy_is_used_where_asked_for(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await get("http://engine.invalid/v1/models", environment_proxies=True) == "ok"
+    assert asked == ["GET http://engine.invalid/v1/models HTTP/1.1"]
+    with pytest.raises(httpx2.ConnectError):
+        await get("http://engine.invalid/v1/models", environment_proxies=False)
+    monkeypatch.setenv("no_proxy", "engine.invalid")
+    with pytest.raises(httpx2.ConnectError):
+        await get("http://engine.invalid/v1/models", environment_proxies=True)
+    assert len(asked) == 1
+
+
+async def test_a_slow_stream_is_read_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pieces(seconds: float) -> AsyncIterator[bytes]:
+        for number in range(20):
+            await asyncio.sleep(seconds)
+            yield b"%d" % number
+
+    pauses = 0
+    sleep = asyncio.sleep
+
+    async def counted(seconds: float) -> None:
+        nonlocal pauses
+        pauses += seconds == event_stream._PACE_SECONDS
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", counted)
+    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.1)
+    assert len([piece async for piece in event_stream._paced(pieces(0.0))]) == 20
+    assert pauses == 0
+    assert b"".join([piece async for piece in event_stream._paced(pieces(0.02))])
+    assert 1 <= pauses <= 16
