@@ -20,8 +20,8 @@ from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
 from engine.kernels.verification import MAX_RUN
-from engine.runner.cuda.collectives import Collectives
 from engine.runner.cuda.cuda_runner import CudaRunner
+from engine.runner.cuda.layers.collectives import Collectives
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 
 STEPS, REPEATS = 40, 3

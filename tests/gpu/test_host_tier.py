@@ -15,7 +15,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.engine_core import EngineCore, SamplingParams
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.runner.cuda.host_pages import CudaHostPages
+from engine.runner.cuda.host_tier.host_pages import CudaHostPages
 from tests.engine.tiny import VOCAB, write_checkpoint
 from tests.gpu import machine
 

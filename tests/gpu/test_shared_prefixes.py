@@ -16,7 +16,7 @@ PAGES, PROMPTS, CONTEXT, STEPS = 400, (8, 20, 40), 1024, 120
 @pytest.mark.parametrize(("family", "kv_heads"), [("llama", 2), ("llama", 1), ("windows", 1), ("gemma", 2)])
 def test_ids_are_those_of_separate_reads(family: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Triton decides at its first import whether it interprets, so that happens only where there is a GPU.
-    from engine.runner.cuda import prefix_limits
+    from engine.runner.cuda.batch import prefix_limits
     from engine.runner.cuda.cuda_runner import CudaRunner
     from tests.engine.runner.cuda.test_cuda_runner import FAMILIES, HEAD_DIMS, config, model
     from tests.engine.runner.cuda.test_shared_prefixes import ROWS, Room

@@ -18,7 +18,7 @@ from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.engine_core import EngineCore
 from engine.kernels.verification import MAX_RUN
-from engine.runner.cuda.verify_limits import COST, FIRST_COST, TOKEN_COUNTS
+from engine.runner.cuda.batch.verify_limits import COST, FIRST_COST, TOKEN_COUNTS
 from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.output import ScheduledStep

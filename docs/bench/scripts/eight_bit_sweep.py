@@ -32,7 +32,7 @@ from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares,
 from engine.kernels.pdl import supported
 from engine.layers.paged_kv import PagedKV
 from engine.model.eight_bit_weight import EightBitWeight, Fp8Weight, Int8Weight
-from engine.runner.cuda.scaled_products import ScaledProducts
+from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32

@@ -24,17 +24,17 @@ from engine.layers.paged_kv import PagedKV
 from engine.load_progress import RECORDING, LoadProgress
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
-from engine.runner.cuda.collectives import ArenaFactory
+from engine.runner.cuda.batch.input_batch import BatchShape, BatchState
+from engine.runner.cuda.batch.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes, first_shapes
+from engine.runner.cuda.batch.prefix_limits import prefix_limits
+from engine.runner.cuda.batch.shared_prefixes import PrefixGroups, SharedPrefixes
+from engine.runner.cuda.batch.verify_limits import draft_limits, verify_limits
+from engine.runner.cuda.batch.verify_lists import num_tokens
 from engine.runner.cuda.forward import CudaForward
-from engine.runner.cuda.host_pages import CudaHostPages
-from engine.runner.cuda.input_batch import BatchShape, BatchState
-from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes, first_shapes
-from engine.runner.cuda.prefix_limits import prefix_limits
+from engine.runner.cuda.host_tier.host_pages import CudaHostPages
+from engine.runner.cuda.layers.collectives import ArenaFactory
 from engine.runner.cuda.resampling import Resampler
-from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.cuda.step_handle import CudaStepHandle
-from engine.runner.cuda.verify_limits import draft_limits, verify_limits
-from engine.runner.cuda.verify_lists import num_tokens
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.runner.page_images import PageImages, page_bytes

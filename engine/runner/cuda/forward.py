@@ -35,13 +35,13 @@ from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
-from engine.runner.cuda.attention import CudaAttention
-from engine.runner.cuda.collectives import ArenaFactory, Collectives
-from engine.runner.cuda.experts import CudaExperts
-from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
-from engine.runner.cuda.linear import Linear, padded, weight_of
-from engine.runner.cuda.residual import ResidualStream
-from engine.runner.cuda.scaled_products import ScaledProducts
+from engine.runner.cuda.batch.input_batch import BatchShape, BatchState, StepInputs
+from engine.runner.cuda.layers.attention import CudaAttention
+from engine.runner.cuda.layers.collectives import ArenaFactory, Collectives
+from engine.runner.cuda.layers.experts import CudaExperts
+from engine.runner.cuda.layers.linear import Linear, padded, weight_of
+from engine.runner.cuda.layers.residual import ResidualStream
+from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 
 class CudaForward:

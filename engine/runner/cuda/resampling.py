@@ -17,8 +17,8 @@ from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.kernels.sampling import sample
 from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities, send_to_device
+from engine.runner.cuda.batch.input_batch import BatchState
 from engine.runner.cuda.forward import CudaForward
-from engine.runner.cuda.input_batch import BatchState
 from engine.scheduler.step_plan import StepPlan
 
 

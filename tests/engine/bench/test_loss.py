@@ -36,7 +36,8 @@ def test_kernels_and_plain_torch(quantize: str, checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_fp8_weights_and_prompts_in_8_bits(rows: int, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of more than 4 tokens are multiplied in 8 bits both ways here; texts run one by one or together."""
-    from engine.runner.cuda import forward, linear  # Triton decides at import whether it interprets
+    from engine.runner.cuda import forward
+    from engine.runner.cuda.layers import linear  # Triton decides at import whether it interprets
 
     monkeypatch.setattr(forward, "FUSED_TOKENS", 8)
     monkeypatch.setattr(linear, "FUSED_TOKENS", 8)

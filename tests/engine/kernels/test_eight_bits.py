@@ -13,7 +13,7 @@ from engine.kernels.linear.quantize_tokens import quantize_tokens
 from engine.kernels.pdl import supported
 from engine.layers.fp8_tokens import quantized_tokens, rounded_tokens
 from engine.model.eight_bit_weight import EightBitWeight, Fp8Weight, Int8Weight
-from engine.runner.cuda.scaled_products import ScaledProducts
+from engine.runner.cuda.layers.scaled_products import ScaledProducts
 from tests.engine.kernels import reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

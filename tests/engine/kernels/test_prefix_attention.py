@@ -15,7 +15,7 @@ from engine.kernels.attention.prefix_work import MAX_PARTS, PREFIX_HEADER, PREFI
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.layers.quantized_kv import stored_values
-from engine.runner.cuda.prefix_limits import prefix_config
+from engine.runner.cuda.batch.prefix_limits import prefix_config
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, STORAGES, Cache
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from engine.kv_store.catalogue import StoredPage
 from engine.layers.sampler import signed64
-from engine.runner.cuda.copy_dependencies import CopyDependencies
+from engine.runner.cuda.host_tier.copy_dependencies import CopyDependencies
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import PrefillChunk, StepPlan

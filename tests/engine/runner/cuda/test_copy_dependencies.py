@@ -2,7 +2,7 @@
 
 import random
 
-from engine.runner.cuda.copy_dependencies import CopyDependencies
+from engine.runner.cuda.host_tier.copy_dependencies import CopyDependencies
 from engine.scheduler.copy_budget import RESTORED_BYTES
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.request import Request, SamplingParams

@@ -14,9 +14,9 @@ from engine.logits_params import Adjustment, LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Transformer
+from engine.runner.cuda.batch.input_buffers import MAX_PAGE_GRANTS, batch_shapes, first_shapes
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.runner.cuda.host_pages import PinnedSlots
-from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes, first_shapes
+from engine.runner.cuda.host_tier.host_pages import PinnedSlots
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan

@@ -13,10 +13,10 @@ from engine.core.draft_model import RunnerDraftModel
 from engine.logits_params import LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
 from engine.runner.base import AnyRunner
+from engine.runner.cuda.batch.input_batch import BatchShape
+from engine.runner.cuda.batch.verify_limits import VerifyLimits
+from engine.runner.cuda.batch.verify_lists import verify_lists
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.runner.cuda.input_batch import BatchShape
-from engine.runner.cuda.verify_limits import VerifyLimits
-from engine.runner.cuda.verify_lists import verify_lists
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.drafts.limits import NO_DRAFTS, DraftLimits
 from engine.scheduler.drafts.ngram_index import NgramIndex

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.layers.paged_kv import PagedKV
-from engine.runner.cuda import host_pages
-from engine.runner.cuda.host_pages import PinnedSlots
+from engine.runner.cuda.host_tier import host_pages
+from engine.runner.cuda.host_tier.host_pages import PinnedSlots
 
 SLOT_BYTES = 1024
 

@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
-from engine.runner.cuda import prefix_limits
+from engine.runner.cuda.batch import prefix_limits
+from engine.runner.cuda.batch.input_buffers import batch_shapes
+from engine.runner.cuda.batch.prefix_limits import PrefixLimits
+from engine.runner.cuda.batch.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.forward import CudaForward
-from engine.runner.cuda.input_buffers import batch_shapes
-from engine.runner.cuda.prefix_limits import PrefixLimits
-from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 from tests.engine.runner.cuda.test_cuda_runner import FAMILIES, HEAD_DIMS, config, model, tokens

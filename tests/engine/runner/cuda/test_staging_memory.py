@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.runner.cuda import staging_memory
-from engine.runner.cuda.staging_memory import SMALLEST, StagingMemory
+from engine.runner.cuda.host_tier import staging_memory
+from engine.runner.cuda.host_tier.staging_memory import SMALLEST, StagingMemory
 from tests.engine.runner.cuda.test_pinned_slots import OrdinaryMemory
 
 

@@ -97,7 +97,7 @@ def run_rank(
     results.put(("quantized", ids(rank, world, bits=4, plain=True)))
     results.put(("mixture", ids(rank, world, create_arena, fused, blocks=MIXTURE)))
     if with_llama:
-        from engine.runner.cuda import prefix_limits
+        from engine.runner.cuda.batch import prefix_limits
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(prefix_limits, "MIN_PREFIX", 16)

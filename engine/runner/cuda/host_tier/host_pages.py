@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from engine.layers.paged_kv import PagedKV
-from engine.runner.cuda.copy_dependencies import CopyDependencies
-from engine.runner.cuda.pinned_memory import PinnedMemory
-from engine.runner.cuda.staging_memory import StagingMemory
+from engine.runner.cuda.host_tier.copy_dependencies import CopyDependencies
+from engine.runner.cuda.host_tier.pinned_memory import PinnedMemory
+from engine.runner.cuda.host_tier.staging_memory import StagingMemory
 from engine.runner.page_images import PageImages, split_image
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan

@@ -9,7 +9,7 @@ from __future__ import annotations
 from engine.kernels.attention.split_kv import MAX_SPLITS
 from engine.kernels.attention.verify_attention import VERIFY_ITEM
 from engine.kernels.verification import RUN
-from engine.runner.cuda.verify_limits import VerifyLimits
+from engine.runner.cuda.batch.verify_limits import VerifyLimits
 from engine.scheduler.step_plan import StepPlan
 
 

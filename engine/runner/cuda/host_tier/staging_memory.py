@@ -9,7 +9,7 @@ It knows bytes, and neither pages nor streams.
 import threading
 from typing import Final
 
-from engine.runner.cuda.pinned_memory import PinnedMemory
+from engine.runner.cuda.host_tier.pinned_memory import PinnedMemory
 
 SMALLEST: Final = 1 << 20  # bytes of a piece; the others are larger by powers of two
 

@@ -17,12 +17,12 @@ from engine.config import EngineConfig
 from engine.kernels.attention.prefix_work import PREFIX_HEADER, PREFIX_ITEM
 from engine.kernels.attention.verify_attention import VERIFY_ITEM
 from engine.kernels.verification import RUN
-from engine.runner.cuda.attention import query_block
-from engine.runner.cuda.input_batch import BatchShape, StepInputs, VerifyInputs
-from engine.runner.cuda.prefix_limits import PrefixLimits
-from engine.runner.cuda.shared_prefixes import PrefixGroups
-from engine.runner.cuda.verify_limits import VerifyLimits
-from engine.runner.cuda.verify_lists import verify_lists
+from engine.runner.cuda.batch.input_batch import BatchShape, StepInputs, VerifyInputs
+from engine.runner.cuda.batch.prefix_limits import PrefixLimits
+from engine.runner.cuda.batch.query_blocks import query_block
+from engine.runner.cuda.batch.shared_prefixes import PrefixGroups
+from engine.runner.cuda.batch.verify_limits import VerifyLimits
+from engine.runner.cuda.batch.verify_lists import verify_lists
 from engine.scheduler.step_plan import NewSequence, StepPlan
 from engine.scheduler.token_budget import ROW_COUNTS, counted_rows
 

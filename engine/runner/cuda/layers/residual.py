@@ -18,8 +18,8 @@ from engine.kernels.linear.matmul import RESIDUAL, PartialSquares
 from engine.kernels.pdl import supported
 from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import RMSNorm, Transformer
-from engine.runner.cuda.collectives import Collectives
-from engine.runner.cuda.linear import Linear, weight_of
+from engine.runner.cuda.layers.collectives import Collectives
+from engine.runner.cuda.layers.linear import Linear, weight_of
 
 
 class ResidualStream:

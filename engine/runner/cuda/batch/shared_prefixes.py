@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config import EngineConfig
 from engine.kernels.attention.prefix_work import MAX_PARTS
-from engine.runner.cuda.prefix_limits import PrefixLimits
+from engine.runner.cuda.batch.prefix_limits import PrefixLimits
 from engine.scheduler.step_plan import StepPlan
 
 MIN_PART: Final = 128  # tokens that are worth a program

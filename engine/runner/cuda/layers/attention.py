@@ -26,24 +26,13 @@ from engine.layers.paged_attention import AttentionRule
 from engine.layers.paged_kv import PagedKV
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.transformer import Block, Transformer
-from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
-from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
-from engine.runner.cuda.verify_limits import verify_config, verify_limits
+from engine.runner.cuda.batch.input_batch import BatchShape, BatchState, StepInputs
+from engine.runner.cuda.batch.prefix_limits import prefix_config, prefix_limits
+from engine.runner.cuda.batch.query_blocks import query_block
+from engine.runner.cuda.batch.verify_limits import verify_config, verify_limits
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
 _LARGE_SHARED_BYTES = 160 << 10  # of a program, on cards for data centres
-
-
-def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
-    """Prefill tokens that one program of the chunk attention takes.
-
-    A step is recorded with as many programs as its chunks could ever need, and most of them find no work. Larger blocks
-    are faster, but so large that only one program fits a multiprocessor at a time. With few tokens, the idle programs
-    would then take longer than the work. Large heads fill registers and shared memory with fewer queries.
-    """
-    if gpu:
-        return 64 if shape.num_prefill_tokens <= 128 or head_dim > LARGE_HEAD else 128
-    return 16 if shape.num_prefill_tokens <= 16 else 32
 
 
 def _within_context(rule: AttentionRule, max_context: int) -> AttentionRule:

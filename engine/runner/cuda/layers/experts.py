@@ -15,7 +15,7 @@ from engine.kernels.linear.grouped_matmul import ExpertMatrices, grouped_matmul
 from engine.kernels.pdl import supported
 from engine.model.experts import Experts
 from engine.model.transformer import Transformer
-from engine.runner.cuda.linear import weight_of
+from engine.runner.cuda.layers.linear import weight_of
 
 
 def pair_block(pairs: int, experts: int) -> int:

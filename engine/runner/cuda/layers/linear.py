@@ -30,7 +30,7 @@ from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares,
 from engine.kernels.pdl import supported
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
-from engine.runner.cuda.scaled_products import ScaledProducts
+from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
 INT4_PROMPT_TOKENS = 1024  # up to which our GEMM reads 4-bit weights as they are; for more they are dequantized first

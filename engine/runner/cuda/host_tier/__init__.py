@@ -1,0 +1,1 @@
+"""The host tier of a GPU: pinned slots, and copies beside the steps."""

@@ -1,0 +1,1 @@
+"""The parts of a step's forward pass: attention, products, experts, and the sums over ranks."""
