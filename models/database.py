@@ -20,13 +20,13 @@ import aiosqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from models.aiosqlite_adapter import run_to_completion
 from models.application import TERMINAL, acting_for
 from models.driver_errors import is_transient, is_unavailable, to_unavailable
 from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
-from models.sqlite_file import SQLiteFile
+from models.sqlite.aiosqlite_adapter import run_to_completion
+from models.sqlite.sqlite_file import SQLiteFile
 from models.statement_guard import GUARD
 from models.transaction_times import OnTransaction, TimedSlot, ignore_transaction
 from models.urls import async_url, prepare_threshold

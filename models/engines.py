@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from models.aiosqlite_adapter import CancelSafeConnection, connect
 from models.error_text import hide_values
 from models.private_files import create_file
-from models.sqlite_file import SQLiteFile
+from models.sqlite.aiosqlite_adapter import CancelSafeConnection, connect
+from models.sqlite.sqlite_file import SQLiteFile
 
 READERS = 4  # connections in SQLite's pool for reading
 # A chat holds a connection for milliseconds; with more of them, tasks would only compete for the event loop.

@@ -1,6 +1,6 @@
 """Every table. Import tables from this package, so that `Base.metadata` is complete."""
 
-import models.sqlite_comments  # noqa: F401  installs its compiler hooks
+import models.sqlite.sqlite_comments  # noqa: F401  installs its compiler hooks
 from models.base import Base
 from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInteraction
 from models.tables.administration import MemberBlock, Purge, Report, ReportChannel, ReportSpeaker

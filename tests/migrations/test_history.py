@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 
 from models.engines import sync_engine
 from models.migrate import upgrade
-from models.sqlite_comments import FORBIDDEN
+from models.sqlite.sqlite_comments import FORBIDDEN
 from models.tables import Base
 from models.urls import sync_url
 
