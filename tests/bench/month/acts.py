@@ -24,7 +24,7 @@ SILENCE = 5.0
 ANSWERED, SILENT = "answered", "refused in silence"
 NOT_HEARD = "not acknowledged in time"
 NEVER_ENDED = "never ended"
-"""A command that was acknowledged, or a mention. Only of a bot that was killed or stopped before it had stored the message."""
+"""A command that was acknowledged, or a mention. Only of a bot that ended before it had stored the message."""
 SHARES = {
     "chat": 0.42, "mention": 0.22, "reply": 0.14, "regenerate": 0.08, "reset": 0.05, "persona": 0.03,
     "remember": 0.04, "quota": 0.02,

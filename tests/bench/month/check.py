@@ -13,12 +13,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from bot.guilds.retention import limits_of
 from bot.settings import Settings
+from models.application import ours
 from models.database import Database
 from models.maintenance.cleanup import preview
+from models.tables import Turn
 from models.urls import sqlite_path
 from tests.bench.month.acts import ANSWERED, NEVER_ENDED, NOT_HEARD, SILENT, Question
 from tests.bench.month.engine import END, QUESTION, answer_to
@@ -66,8 +68,7 @@ async def _retention_faults(database: Database, settings: dict[str, str]) -> lis
     found = [f"a cleanup would find {value} {name}" for name, value in due.rows() if value]
     oldest = now - 2 * limits.retention - limits.session_ttl
     async with database.read() as session:
-        count = text("SELECT count(*) FROM turns WHERE created_at < :oldest")
-        if old := (await session.execute(count, {"oldest": oldest.replace(tzinfo=None)})).scalar_one():
+        if old := await session.scalar(select(func.count(Turn.id)).where(ours(Turn), Turn.created_at < oldest)):
             found.append(f"{old} turns are older than {oldest:%Y-%m-%d}")
     return found
 
