@@ -1,0 +1,84 @@
+"""The months of a file of results as Markdown tables: one line a week, and the figures that the verdict looked at.
+
+python -m tests.bench.month.report [docs/bench/month.jsonl]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.bench.month.verdict import BOUNDS, WEEK
+
+Day = Mapping[str, Any]
+COLUMNS: dict[str, Callable[[Day], float | None]] = {
+    "messages": lambda day: day["acts"],
+    "memory (MiB)": lambda day: day["rss_mib"],
+    "descriptors": lambda day: day["fds"],
+    "objects (thousands)": lambda day: day["objects"] / 1000,
+    "CPU a message (ms)": lambda day: day["bot_cpu_ms"],
+    "acknowledged p50 / p99 (ms)": lambda day: day["acknowledged_p50_ms"],
+    "answered p50 / p99 (s)": lambda day: day["replied_p50_s"],
+    "database (MiB)": lambda day: day["database_mib"],
+    "turns": lambda day: day["rows"]["turns"],
+    "users": lambda day: day["rows"]["users"],
+}
+SECOND = {"acknowledged p50 / p99 (ms)": "acknowledged_p99_ms", "answered p50 / p99 (s)": "replied_p99_s"}
+
+
+def months(lines: Sequence[Day]) -> dict[str, list[Day]]:
+    """The days of each database, of its last month in the file."""
+    found: dict[str, list[Day]] = {}
+    for line in lines:
+        if line.get("day") == 1:
+            found[line["database"]] = []
+        if "day" in line:
+            found[line["database"]].append(line)
+    return found
+
+
+def table(days: Sequence[Day]) -> str:
+    """A line a week: medians of its days; the messages are their sum."""
+    rows = [f"| days | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    for start in range(0, len(days), WEEK):
+        week = days[start : start + WEEK]
+        cells = [f"{week[0]['day']}–{week[-1]['day']}"]
+        for name, value in COLUMNS.items():
+            values = [each for day in week if (each := value(day)) is not None]
+            middle = sum(values) if name == "messages" else statistics.median(values)
+            cell = shown(middle)
+            if name in SECOND:
+                cell += f" / {shown(statistics.median(day[SECOND[name]] for day in week))}"
+            cells.append(cell)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def judged(end: Day) -> str:
+    """What the verdict found, of the figures and of the tables that have rows."""
+    rows = ["| figure | first week | growth | allowed |", "|---|---:|---:|---:|"]
+    for name, (first, growth, allowed) in end["verdicts"].items():
+        if name in BOUNDS or first or growth:
+            rows.append(f"| {name} | {shown(first)} | {shown(growth)} | {shown(allowed)} |")
+    return "\n".join(rows)
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def main(file: Path) -> None:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for name, days in months(lines).items():
+        ends = [line for line in lines if "end" in line and line["database"] == name]
+        sys.stdout.write(f"\n{name}\n\n{table(days)}\n")
+        if ends:
+            sys.stdout.write(f"\n{judged(ends[-1])}\n\n{ends[-1]['outcomes']}\n{ends[-1]['broken']}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/bench/month.jsonl"))
