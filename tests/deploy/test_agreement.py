@@ -16,9 +16,11 @@ from dotenv import dotenv_values
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bot.admin.access.address import check_address
 from bot.cli import app
 from bot.engine_process.installed import EMBEDDED_WHEEL
 from bot.engine_process.supervisor import GRACE_SECONDS
+from bot.errors import ConfigError
 from bot.run_discord import _DELIVERY_TIMEOUT
 from bot.settings import Settings
 from bot.terminal.init import COMPOSE_SECRETS
@@ -122,6 +124,18 @@ class TestCompose:
         assert {"/tmp", environment["XDG_CACHE_HOME"]} <= written
         assert environment["MPLCONFIGDIR"].startswith("/tmp/")
         assert steps("bot")["WORKDIR"][0] in {"/data"}
+
+    def test_the_operators_page_is_confined_as_the_bot_and_reached_from_this_host_alone(self):
+        admin, bot = COMPOSE["services"]["admin"], COMPOSE["services"]["bot"]
+        for name in ("read_only", "cap_drop", "security_opt", "tmpfs", "env_file", "environment"):
+            assert admin[name] == bot[name]
+        assert admin["profiles"] == ["admin"]
+        port = Settings.model_fields["admin_port"].default
+        assert admin["ports"] == [f"127.0.0.1:{port}:{port}"]
+        assert admin["command"] == ["admin", "--host", "0.0.0.0"]
+        # The program itself refuses that address without a password.
+        with pytest.raises(ConfigError, match="ADMIN_PASSWORD_HASH"):
+            check_address(Settings(_env_file=None, admin_host="0.0.0.0"))
 
     def test_targets_exist(self):
         for services in (COMPOSE, CUDA):

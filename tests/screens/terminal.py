@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from tests.fork_server import ROOT
 from tests.screens.pictures import FOLDER
 
 PROMPT = "$ "
+WIDTH = 80
+"""Columns, as a terminal has them that nobody made wider."""
 _COLOURS = [(31, 35, 41), (240, 100, 100), (110, 200, 120), (220, 180, 80),
             (110, 160, 250), (200, 130, 220), (100, 190, 200), (208, 212, 218)]  # fmt: skip
 _THEME = TerminalTheme((24, 27, 32), (208, 212, 218), _COLOURS)
@@ -60,28 +62,32 @@ class Terminal:
         await self.tmux("send-keys", "-l", text)
         before = await self.shown()
         await self.tmux("send-keys", "Enter")
+        await self.until(lambda now: now != before and now.rstrip().split("\n")[-1].startswith(until.rstrip()), timeout)
+
+    async def until(self, holds: Callable[[str], bool], timeout: float) -> None:
+        """Wait until this holds of what is shown."""
         async with asyncio.timeout(timeout):
-            while (now := await self.shown()) == before or not now.rstrip().split("\n")[-1].startswith(until.rstrip()):
+            while not holds(await self.shown()):  # noqa: ASYNC110 - a terminal does not tell of a change
                 await asyncio.sleep(0.1)
 
     async def shown(self, *options: str) -> str:
         """The screen, line by line; with `-e` also its colours."""
         return await self.tmux("capture-pane", "-p", *options)
 
-    async def picture(self, name: str, columns: int) -> None:
+    async def picture(self, name: str) -> None:
         """Write what is shown, without the prompt that waits for another command."""
         lines = (await self.shown("-e")).rstrip().split("\n")
         if Text.from_ansi(lines[-1]).plain.rstrip() == PROMPT.rstrip():
             lines.pop()
-        console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+        console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
         console.print(Text.from_ansi("\n".join(lines).rstrip()), soft_wrap=True)
         page = console.export_html(theme=_THEME, code_format=_PAGE, inline_styles=True)
         await render.screenshot(page, FOLDER / f"{name}.png", scale=1.5)
 
 
 @asynccontextmanager
-async def terminal(folder: Path, columns: int, settings: Mapping[str, str] | None = None) -> AsyncIterator[Terminal]:
-    """A terminal of this width in a folder with these settings."""
+async def terminal(folder: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Terminal]:
+    """A terminal in a folder with these settings."""
     if settings is not None:
         file = folder / ".env"
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -92,40 +98,41 @@ async def terminal(folder: Path, columns: int, settings: Mapping[str, str] | Non
                  f"PS1={PROMPT}", "TERM=tmux-256color", "LANG=C.UTF-8", f"HOME={place}"]  # fmt: skip
         shell: Sequence[str] = [*clean, "bash", "--norc", "--noprofile", "-i"]
         await opened.tmux(
-            "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "90", "-c", str(folder), *shell
+            "-f", "/dev/null", "new-session", "-d", "-x", str(WIDTH), "-y", "90", "-c", str(folder), *shell
         )
         try:
+            await opened.until(lambda now: now.strip() == PROMPT.strip(), 20)
             yield opened
         finally:
             await opened.tmux("kill-server")
 
 
 async def operator_terminal(here: World) -> None:
-    """The first commands of an operator: init with its three questions, doctor without and with faults, and the help."""
+    """An operator's first commands: init with its three questions, the help, doctor without faults and with some."""
     folder = Path(tempfile.gettempdir(), "guildllama")  # its name is in the pictures
-    folder.mkdir(mode=0o700)
+    os.mkdir(folder, 0o700)
     try:
-        async with terminal(folder, 100) as screen:
+        async with terminal(folder) as screen:
             await screen.type("guildllama init", "   Token (not shown):")
             await screen.type("not-a-token", "   Token (not shown):")
             await screen.type("MTIzNDU2Nzg5.GfGhIj.klmnopqrstuvwxyz", "   Database")
             await screen.type("", "   Model")
             await screen.type("", PROMPT)
-            await screen.picture("terminal-init", 100)
-        async with terminal(folder, 100) as screen:
+            await screen.picture("terminal-init")
+        async with terminal(folder) as screen:
             await screen.type("guildllama --help", PROMPT)
-            await screen.picture("terminal-help", 100)
+            await screen.picture("terminal-help")
+        await here.member()
         well = here.environment() | {"GUILDLLAMA_DATABASE_URL": "sqlite:///data/guildllama.db"}
         well.pop("GUILDLLAMA_LOG_FORMAT")
-        async with terminal(folder, 100, well) as screen:
+        async with terminal(folder, well) as screen:
             await screen.type("guildllama db upgrade && clear", PROMPT)
             await screen.type("guildllama doctor", PROMPT)
-            await screen.picture("terminal-doctor", 100)
+            await screen.picture("terminal-doctor")
         faulty = well | {f"GUILDLLAMA_{name}": value for name, value in _FAULTS.items()}
-        for columns, name in ((100, "terminal-doctor-faults"), (60, "terminal-doctor-narrow")):
-            async with terminal(folder, columns, faulty) as screen:
-                (folder / ".env").chmod(0o644)
-                await screen.type("guildllama doctor", PROMPT)
-                await screen.picture(name, columns)
+        async with terminal(folder, faulty) as screen:
+            (folder / ".env").chmod(0o644)
+            await screen.type("guildllama doctor", PROMPT)
+            await screen.picture("terminal-doctor-faults")
     finally:
         shutil.rmtree(folder)

@@ -109,7 +109,9 @@ def test_a_backup_that_fails_leaves_the_database_as_it_was(
     assert backups(tmp_path) == []
 
 
-def test_a_database_that_is_not_what_its_revision_says(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_that_is_not_what_its_revision_says(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Such as one that a side branch migrated: said in one line, before anything is changed."""
     url = aged(postgres_url, tmp_path, monkeypatch)
     run(url, "ALTER TABLE turns DROP COLUMN reply")
