@@ -176,6 +176,10 @@ class TestCompose:
         # The server that only sets up a new database listens on its socket alone; the bot must not start then.
         assert {"-h", "127.0.0.1", "-U", user, "-d", name} <= set(postgres["healthcheck"]["test"])
 
+    def test_what_a_running_reply_needs_is_stopped_after_the_bot(self):
+        """Compose stops a service before those that it depends on, and all others at once."""
+        assert set(COMPOSE["services"]["bot"]["depends_on"]) == {"postgres", "engine"}
+
     def test_it_waits_longer_than_the_bot_takes_to_end(self):
         assert seconds(COMPOSE["services"]["bot"]["stop_grace_period"]) > bots_end()
         assert seconds(COMPOSE["services"]["engine"]["stop_grace_period"]) > GRACE_SECONDS
