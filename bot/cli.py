@@ -73,7 +73,7 @@ def options(
 def init(
     file: Annotated[Path, typer.Option("--file", help="The settings file to write.")] = Path(".env"),
 ) -> None:
-    """Ask three questions and write the settings file, readable by you alone."""
+    """Ask three questions, and write a settings file for you alone."""
     from bot.terminal.init import write_settings_file
 
     write_settings_file(file)
@@ -86,7 +86,7 @@ def run(
         typer.Option(help="Which shards: 0-3/16, 5/16, or auto/16 for a share by lease. As GUILDLLAMA_SHARDS."),
     ] = None,
 ) -> None:
-    """Be on Discord, until SIGTERM or Ctrl-C. SIGHUP reads some settings again."""
+    """Be on Discord until Ctrl-C or SIGTERM. SIGHUP rereads the settings."""
     settings = _settings(shards=shards)
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(
@@ -198,7 +198,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Check everything that the bot needs, say what is wrong, and which command mends it."""
+    """Check everything that the bot needs, and say what mends it."""
     from bot.terminal.doctor.examination import examine
 
     raise typer.Exit(examine(only=only or (), as_json=as_json))
@@ -232,7 +232,7 @@ def cleanup(ctx: typer.Context) -> None:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def admin(ctx: typer.Context) -> None:
-    """Serve a web page for looking into the database; `admin password` makes the hash of its password."""
+    """Serve a web page of the database; `admin password` protects it."""
     from bot.terminal.admin_commands import admin_app
 
     _delegate(admin_app, ctx)

@@ -97,6 +97,8 @@ def try_install(python: str, wheel: Path, place: Path, *, engine: bool) -> None:
     run([guildllama, "db", "stats"], cwd=work)
     if not engine:
         return
+    # As docs/deployment.md says: the pins and what torch wants here must go together. Only resolved: it is large.
+    run([*pip, "--dry-run", f"{wheel}[engine]"], cwd=work)
     # The command that the message names, word for word; the wheel itself is in no registry.
     run(["sh", "-c", wrong[0]["fix"].split("`")[1].replace("pip install", "pip install -q")], cwd=work)
     told = json.loads(run([guildllama, "doctor", "--json"], cwd=work, code=1))

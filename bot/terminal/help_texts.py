@@ -6,25 +6,24 @@ from importlib import metadata
 
 
 def examples(*lines: tuple[str, str]) -> str:
-    """An epilog: commands with what each does, one a line."""
+    """An epilog: commands with what each does, one a line; none is wider than a terminal of 80 columns."""
     width = max(len(command) for command, _ in lines)
-    # typer joins lines and keeps paragraphs.
-    return "\n\n".join(("Examples:", *(f"  {command:<{width}}  # {what}" for command, what in lines)))
+    return "\n".join(("Examples:", *(f"  {command:<{width}}  # {what}" for command, what in lines)))
 
 
 PARTS = ("settings", "files", "database", "discord", "engine", "machine", "monitoring", "admin", "process")
 """What `guildllama doctor` checks, in this order."""
 PROGRAM = examples(
     ("guildllama init", "write the settings file, three questions"),
-    ("guildllama doctor", "is everything ready, and if not, what mends it"),
+    ("guildllama doctor", "is everything ready, and what mends it"),
     ("guildllama run", "be on Discord"),
     ("guildllama chat", "talk in the terminal, without Discord"),
-    ("guildllama --install-completion", "let the shell complete commands and options"),
+    ("guildllama --install-completion", "let the shell complete commands"),
 )
 INIT = examples(
     ("guildllama init", "ask, then write .env"),
     ("guildllama init --file bot.env", "write another file"),
-    (r"printf '%s\n\n\n' TOKEN | guildllama init", "answer from a pipe; empty lines take the defaults"),
+    (r"printf '%s\n\n\n' TOKEN | guildllama init", "from a pipe; empty: the default"),
 )
 RUN = examples(
     ("guildllama run", "until Ctrl-C or SIGTERM"),
@@ -39,11 +38,11 @@ DOCTOR = examples(
     ("guildllama doctor", "everything"),
     ("guildllama doctor --only database --only files", "parts of it"),
     ("guildllama doctor --json", "for other programs"),
-    ("guildllama doctor --only process", "is the bot of this machine alive; for health checks"),
+    ("guildllama doctor --only process", "is the bot alive"),
 )
 DB = examples(
-    ("guildllama db upgrade", "back up, then bring the schema up to date"),
-    ("guildllama db backup FILE", "a consistent copy while the bot runs"),
+    ("guildllama db upgrade", "back up, then update the schema"),
+    ("guildllama db backup FILE", "a copy, also while the bot runs"),
     ("guildllama db dialogs --guild 1 --json", "for other programs"),
     ("guildllama db export 12 -o dialog.md", "one dialog as a file"),
 )
@@ -54,7 +53,7 @@ MODELS = examples(
 PERSONA = examples(
     ('guildllama persona set "You are a pirate." --guild 1', "for a guild"),
     ("guildllama persona set - --guild 1 < pirate.txt", "from a file"),
-    ("guildllama persona show --guild 1 --user 7", "who answers this member"),
+    ("guildllama persona show --guild 1 --user 7", "who answers user 7"),
 )
 CLEANUP = examples(("guildllama cleanup --dry-run", "tell what would be done"))
 

@@ -20,6 +20,7 @@ import typer
 
 from bot.errors import ConfigError
 from bot.settings import EMBEDDED_MODEL, PREFIX, Settings, load_settings
+from bot.terminal.screen import wrapped
 from models import errors as stored
 from models.private_files import FILE_MODE
 from models.urls import sqlite_path
@@ -31,13 +32,15 @@ _PLAIN = re.compile(r"[\w./:@%+,=~?&-]+", re.ASCII)  # needs no quotes for us, a
 _UNQUOTABLE = ("'", "\\", "${")  # within single quotes: ends them, escapes, is replaced
 _DEFAULT_DATABASE = str(Settings.model_fields["database_url"].default)
 
-_ASK_FIRST = """1. The bot's token: on the Bot page of your application at https://discord.com/developers/applications
-   press Reset Token and copy it. Empty: without Discord for now, `guildllama chat` works.
+_ASK_FIRST = """1. The bot's token, from https://discord.com/developers/applications: on the
+   Bot page of your application press Reset Token, and copy it.
+   Empty: without Discord for now. `guildllama chat` works without it.
    Token (not shown): """
-_ASK_DATABASE = f"""2. Where conversations are kept: postgresql://USER:PASSWORD@HOST/NAME, or a file for SQLite.
+_ASK_DATABASE = f"""2. Where conversations are kept: postgresql://USER:PASSWORD@HOST/NAME,
+   or a file for SQLite.
    Database [{_DEFAULT_DATABASE}]: """
-_ASK_MODEL = f"""3. The model: a name that `guildllama models` lists, a path, or the http:// URL of an engine that
-   runs already. {EMBEDDED_MODEL} is small, and embedded in the program.
+_ASK_MODEL = f"""3. The model: a name that `guildllama models` lists, a path, or the http:// URL
+   of an engine that runs already. {EMBEDDED_MODEL} is small, and built in.
    Model [{EMBEDDED_MODEL}]: """
 
 
@@ -57,7 +60,7 @@ def write_settings_file(file: Path) -> None:
     values |= {f"{PREFIX}{'ENGINE_URL' if '://' in model else 'MODEL'}": model}
     text = _file_text(values)
     _write(file, text)
-    typer.echo(f"\n{file} is written; only you can read it. docs/configuration.md has all other settings.")
+    typer.echo(f"\n{file} is written; only you can read it.\ndocs/configuration.md has all other settings.")
     prefix = "" if file.name == ".env" and file.parent == Path() else f"In the folder of {file}, named .env: "
     run = "run` goes on" if values[f"{PREFIX}DISCORD_TOKEN"] else "chat` talks in the terminal, without"
     typer.echo(f"{prefix}`guildllama doctor` checks everything, `guildllama {run} Discord.")
@@ -72,7 +75,8 @@ def _answer(question: str, check: Callable[[str], str], *, secret: bool = False)
         except ConfigError as error:
             if not sys.stdin.isatty():
                 raise
-            typer.echo(f"   {error.line}", err=True)
+            typer.echo(f"   {wrapped(error.line, indent=3)}", err=True)
+            question = question.rpartition("\n")[2]
 
 
 def _ask(question: str, *, secret: bool = False) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +44,18 @@ class _Changing:
 def inert(text: str) -> str:
     """Text of others for a terminal: control characters become visible, so an escape sequence has no effect."""
     return text.translate(_VISIBLE_CONTROLS)
+
+
+def wrapped(text: str, *, indent: int) -> str:
+    """Inert lines as wide as the terminal, all but the first one indented; one line for a pipe.
+
+    Breaks between words alone: a URL or path stays whole, so that it can be copied.
+    """
+    if not sys.stdout.isatty():
+        return inert(text)
+    width = max(20, shutil.get_terminal_size().columns - indent)
+    lines = textwrap.wrap(inert(text), width, break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':{indent}}".join(lines)
 
 
 class Screen(Protocol):

@@ -71,6 +71,9 @@ def _copy_from_server(url: str, part: Path, revision: str) -> None:
         if set(theirs) != set(ours):
             odd = ", ".join(sorted(set(theirs) ^ set(ours)))
             raise DatabaseError(f"the database has other tables than its revision {revision}: {odd}")
+        for name in ours:
+            if lacking := ", ".join(sorted(set(ours[name].c.keys()) - set(theirs[name].c.keys()))):
+                raise DatabaseError(f"the table {name} lacks columns of its revision {revision}: {lacking}")
         with snapshot(source) as reading, target.begin() as writing:
             for name, table in ours.items():
                 _copy_table(reading, writing, theirs[name], table)

@@ -16,9 +16,11 @@ from dotenv import dotenv_values
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bot.admin.access.address import check_address
 from bot.cli import app
 from bot.engine_process.installed import EMBEDDED_WHEEL
 from bot.engine_process.supervisor import GRACE_SECONDS
+from bot.errors import ConfigError
 from bot.run_discord import _DELIVERY_TIMEOUT
 from bot.settings import Settings
 from bot.terminal.init import COMPOSE_SECRETS
@@ -123,6 +125,18 @@ class TestCompose:
         assert environment["MPLCONFIGDIR"].startswith("/tmp/")
         assert steps("bot")["WORKDIR"][0] in {"/data"}
 
+    def test_the_operators_page_is_confined_as_the_bot_and_reached_from_this_host_alone(self):
+        admin, bot = COMPOSE["services"]["admin"], COMPOSE["services"]["bot"]
+        for name in ("read_only", "cap_drop", "security_opt", "tmpfs", "env_file", "environment"):
+            assert admin[name] == bot[name]
+        assert admin["profiles"] == ["admin"]
+        port = Settings.model_fields["admin_port"].default
+        assert admin["ports"] == [f"127.0.0.1:{port}:{port}"]
+        assert admin["command"] == ["admin", "--host", "0.0.0.0"]
+        # The program itself refuses that address without a password.
+        with pytest.raises(ConfigError, match="ADMIN_PASSWORD_HASH"):
+            check_address(Settings(_env_file=None, admin_host="0.0.0.0"))
+
     def test_targets_exist(self):
         for services in (COMPOSE, CUDA):
             for service in services["services"].values():
@@ -159,7 +173,12 @@ class TestCompose:
         assert re.fullmatch(rf"postgresql://{user}:\$\{{POSTGRES_PASSWORD:\?[^}}]+\}}@postgres/{name}", url)
         assert COMPOSE["networks"]["inside"] == {"internal": True}
         assert postgres["networks"] == ["inside"]
-        assert {"-U", user, "-d", name} <= set(postgres["healthcheck"]["test"])
+        # The server that only sets up a new database listens on its socket alone; the bot must not start then.
+        assert {"-h", "127.0.0.1", "-U", user, "-d", name} <= set(postgres["healthcheck"]["test"])
+
+    def test_what_a_running_reply_needs_is_stopped_after_the_bot(self):
+        """Compose stops a service before those that it depends on, and all others at once."""
+        assert set(COMPOSE["services"]["bot"]["depends_on"]) == {"postgres", "engine"}
 
     def test_it_waits_longer_than_the_bot_takes_to_end(self):
         assert seconds(COMPOSE["services"]["bot"]["stop_grace_period"]) > bots_end()
@@ -213,7 +232,8 @@ class TestUnits:
         assert entries["WorkingDirectory"] == [f"/var/lib/{entries['StateDirectory'][0]}"]  # where its .env is
         assert float(entries["TimeoutStopSec"][0]) > bots_end()
         assert entries["KillMode"] == ["mixed"]
-        assert "-HUP" in entries["ExecReload"][0]
+        # A minimal Debian has no /bin/kill; every shell has the command.
+        assert entries["ExecReload"] == ['/bin/sh -c "kill -HUP ${MAINPID}"']
         # The bot sets limits around its file workers: @resources has that call.
         assert not any("@resources" in each for each in entries["SystemCallFilter"])
 

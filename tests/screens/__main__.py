@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.migrate import upgrade
 from tests.discord.harness import World, world
-from tests.screens import administration, characters, chats, korean, limits, operator, settings
+from tests.screens import administration, characters, chats, korean, limits, operator, settings, terminal
 from tests.screens.pictures import FOLDER
 
 Scene = Callable[[World], Awaitable[None]]
@@ -19,7 +19,7 @@ SCENES: tuple[Scene, ...] = (
     characters.personas, characters.character, chats.memory, characters.faces, characters.scene, characters.webhooks,
     characters.restricted, korean.korean, administration.admin, administration.reports, settings.settings,
     settings.filters, limits.limits, limits.refusals, limits.filtered, chats.information,
-    operator.operator,
+    operator.operator, terminal.operator_terminal,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import typer
 
 from bot.terminal.help_texts import version
 from bot.terminal.output import print_json
-from bot.terminal.screen import inert
+from bot.terminal.screen import wrapped
 
 Status = Literal["ok", "note", "bad"]
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
@@ -50,7 +50,8 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
         print_json({"ok": code == 0, "version": version(), "findings": lines})
         return code
     for each in findings:
-        typer.echo(f"{typer.style(f'{each.status:4}', fg=_COLOURS[each.status])} {each.part}: {inert(each.found)}")
+        mark = typer.style(f"{each.status:4}", fg=_COLOURS[each.status])
+        typer.echo(f"{mark} {wrapped(f'{each.part}: {each.found}', indent=5)}")
         if each.fix:
-            typer.echo(f"     → {inert(each.fix)}")
+            typer.echo(f"     → {wrapped(each.fix, indent=7)}")
     return code

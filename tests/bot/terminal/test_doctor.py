@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
+import pty
+import re
 import resource
 import socket
 import sqlite3
+import sys
+import termios
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
@@ -36,7 +41,7 @@ from models.queries.replies.processes import beat
 from models.types import DialogKey
 from tests.bot.terminal.test_cli import Shell
 from tests.fakes.engine import FakeEngine
-from tests.fork_server import ForkServer
+from tests.fork_server import ROOT, ForkServer, inherited_environment
 from tests.postgres import Postgres
 
 NOBODY = "http://127.0.0.1:9/api"
@@ -112,6 +117,26 @@ class TestCommand:
         done = await shell("doctor")
         assert done.code == 1
         assert "GUILDLLAMA_TOP_P" in done.out
+
+    async def test_a_narrow_terminal_breaks_lines_between_words(self, tmp_path: Path):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 60))
+        environment = {**inherited_environment(), "PYTHONPATH": str(ROOT), "GUILDLLAMA_TEMPRATURE": "1"}
+        environment.pop("COLUMNS", None)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "doctor", "--only", "settings", cwd=tmp_path, env=environment, stdout=theirs
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of the terminal
+            while text := await asyncio.to_thread(os.read, ours, 4096):
+                shown += text
+        os.close(ours)
+        assert await process.wait() == 0
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.decode().splitlines()]
+        assert all(len(line) <= 60 for line in lines), lines
+        assert "note settings: GUILDLLAMA_TEMPRATURE is no setting of this" in lines
+        assert "     program; did you mean GUILDLLAMA_TEMPERATURE?" in lines
 
     def test_a_part_that_does_not_exist(self):
         with pytest.raises(ConfigError, match="no part 'discrod'"):

@@ -140,12 +140,13 @@ async def test_at_a_terminal_wrong_answers_are_asked_again_and_the_token_is_not_
         os.chdir(folder)
         environment = {**inherited_environment(), "PYTHONPATH": str(ROOT)}
         os.execve(sys.executable, [sys.executable, "-m", "bot", "init"], environment)
-    seen = b""
+    seen = everything = b""
 
     async def answer(question: bytes, text: bytes) -> None:
-        nonlocal seen
+        nonlocal seen, everything
         while question not in seen:
             seen += await asyncio.to_thread(os.read, screen, 4096)
+        everything += seen.partition(question)[0]
         seen = seen.partition(question)[2]
         await asyncio.sleep(0.2)  # the terminal's echo is switched off after the question
         os.write(screen, text + b"\n")
@@ -158,11 +159,14 @@ async def test_at_a_terminal_wrong_answers_are_asked_again_and_the_token_is_not_
         with contextlib.suppress(OSError):  # the end of the terminal
             while text := await asyncio.to_thread(os.read, screen, 4096):
                 seen += text
+        everything += seen
         _, status = await asyncio.to_thread(os.waitpid, pid, 0)
     os.close(screen)
     assert status == 0, seen
-    assert b"only you can read it" in seen
-    assert TOKEN.encode() not in seen
+    assert b"only you can read it" in everything
+    assert everything.count(b"press Reset Token") == 1, "only the last line is asked again"
+    assert max(map(len, everything.decode().splitlines())) < 80
+    assert TOKEN.encode() not in everything
     assert dotenv_values(folder / ".env")["GUILDLLAMA_DISCORD_TOKEN"] == TOKEN
 
 
@@ -185,6 +189,8 @@ async def test_the_shell_completes_commands_of_every_depth(shell: Shell, words: 
 
 @pytest.mark.parametrize("command", ["", "run", "chat", "doctor", "db", "models", "cleanup", "init", "persona"])
 def test_help_has_examples(command: str):
-    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"})
     assert done.exit_code == 0
+    shown = done.output.partition("Examples:")[2].strip().splitlines()
+    assert all("  # " in line for line in shown), "each on one line of its own"
     assert f"guildllama {command}".strip() in done.output.partition("Examples:")[2]

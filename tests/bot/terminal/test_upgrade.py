@@ -109,6 +109,19 @@ def test_a_backup_that_fails_leaves_the_database_as_it_was(
     assert backups(tmp_path) == []
 
 
+def test_a_database_that_is_not_what_its_revision_says(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Such as one that a side branch migrated: said in one line, before anything is changed."""
+    url = aged(postgres_url, tmp_path, monkeypatch)
+    run(url, "ALTER TABLE turns DROP COLUMN reply")
+    done = CliRunner().invoke(db_app, ["upgrade"])
+    assert done.exit_code == 78
+    assert "the table turns lacks columns of its revision 0012: reply" in done.output
+    assert upgrade_backup.old_revision(url) == OLD
+    assert backups(tmp_path) == []
+
+
 def test_a_folder_that_cannot_be_made(old_url: str, tmp_path: Path):
     (tmp_path / "file").touch()
     done = CliRunner().invoke(db_app, ["upgrade", "--backup-dir", str(tmp_path / "file" / "x")])
