@@ -22,6 +22,7 @@ from bot.engine_client.replicas.address import numbered
 from bot.engine_client.replicas.replica import Replica
 from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
+from bot.garbage import freeze_garbage
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
 from bot.reload import reloaded_by_hangup
@@ -126,6 +127,7 @@ async def serve(settings: Settings) -> None:
                 Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
                 """
                 await recovery.run_once()
+                freeze_garbage()  # from here on members wait for the loop
                 await leases.start()
                 jobs.start()
                 recovery.start()
