@@ -74,7 +74,7 @@ async def run(options: argparse.Namespace, url: str, postgres_pid: int, folder: 
         lag.clear()
         load_before, began = os.getloadavg(), time.monotonic()
         await kill_again_and_again(here, figures, seconds=options.seconds, every=options.every, shards=options.shards)
-        seconds, load_after, spent = time.monotonic() - began, os.getloadavg(), used.used()
+        seconds, load_after, spent = time.monotonic() - began, os.getloadavg(), used.spent()
         traffic.ended = True
         await asyncio.wait_for(asking, 180)
         for task in watching:
@@ -95,7 +95,8 @@ async def run(options: argparse.Namespace, url: str, postgres_pid: int, folder: 
         "acknowledged_ms_after_start": quantiles(of(figures, near=True)),
         "acknowledged_ms_otherwise": quantiles(of(figures, near=False)),
         "slow": slow(figures),
-        "cores_used": {group: round(each / seconds, 2) for group, each in spent.items()},
+        "cores_used": {group: round(each.used / seconds, 2) for group, each in spent.items()},
+        "waited_for_a_core_s": {group: round(each.waited) for group, each in spent.items() if group != "other"},
         "loop_lag_of_discord_ms": quantiles(sorted(1000 * each for each in lag)),
         "loops_of_bots_blocked_ms": sorted(blocked)[-5:],
         "load_average": [round(load_before[0], 1), round(load_after[0], 1)],

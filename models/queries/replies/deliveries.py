@@ -43,6 +43,8 @@ _TAKE_OVER = (
     .returning(Delivery.id)
 )
 """Give the message that waits its turn. Discord may have hidden the response since it was recorded."""
+_NEAR = 10_000
+"""Records of one question are written within seconds: others need not be searched for it."""
 _ADD = insert(Delivery).returning(Delivery.id)
 _ADD_MESSAGE = insert(DeliveryMessage)
 _OF_TURN = aliased(Delivery)
@@ -105,9 +107,10 @@ async def is_told_elsewhere(session: AsyncSession, *, delivery_id: int, nonce: i
 
     That is a turn, another living process, or an older record: two processes may hear the same question.
     """
+    near = Delivery.id.between(delivery_id - _NEAR, delivery_id + _NEAR)
     others = await session.execute(
         select(Delivery.id, Delivery.turn_id, Delivery.owner).where(
-            ours(Delivery), Delivery.nonce == nonce, Delivery.id != delivery_id
+            ours(Delivery), near, Delivery.nonce == nonce, Delivery.id != delivery_id
         )
     )
     lost, this_process = await lost_processes(session), session.info.get("owner")
@@ -166,7 +169,7 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         "guild_id": place.guild_id,
         "channel_id": place.channel_id,
         "question_id": place.question_id,
-        "reply_token": place.reply_token,
+        "reply_token": _sealed_token(session, place),
         "about_id": place.about_id,
         "asker_id": place.asker_id,
         "nonce": place.nonce,
@@ -179,6 +182,11 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         message = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
         await change(session, _ADD_MESSAGE, message)
     return delivery_id
+
+
+def _sealed_token(session: AsyncSession, place: Place) -> str | None:
+    """Who has it can write as the bot in the member's place, for 15 minutes."""
+    return None if place.reply_token is None else codec(session).seal(place.reply_token)
 
 
 async def reopen_delivery(
@@ -194,7 +202,7 @@ async def reopen_delivery(
     if latest is None:
         return await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
     latest.state, latest.owner = "writing", session.info.get("owner")
-    latest.interaction_application_id, latest.reply_token = place.application_id, place.reply_token
+    latest.interaction_application_id, latest.reply_token = place.application_id, _sealed_token(session, place)
     latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
     latest.attempts, latest.retry_at = 0, None
     await session.flush()
