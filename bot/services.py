@@ -22,12 +22,14 @@ from bot.engine_client.replicas.address import numbered
 from bot.engine_client.replicas.replica import Replica
 from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
+from bot.garbage import freeze_garbage
 from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
 from bot.reload import reloaded_by_hangup
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
 from bot.telemetry.server import monitored
+from bot.warm_up import warm_up
 from models.application import TERMINAL
 from models.database import Database
 
@@ -126,6 +128,8 @@ async def serve(settings: Settings) -> None:
                 Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
                 """
                 await recovery.run_once()
+                await warm_up(services.database)
+                freeze_garbage()  # from here on members wait for the loop
                 await leases.start()
                 jobs.start()
                 recovery.start()

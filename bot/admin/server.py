@@ -26,17 +26,15 @@ _GRACE = 5
 """Seconds that a page has left when the server ends."""
 
 
-def live_url(settings: Settings) -> str | None:
-    """Where the engine's figures are read: the setting, or the bot's own page, or /metrics of the first ENGINE_URL."""
+def live_urls(settings: Settings) -> tuple[str, ...]:
+    """Where the engines' figures are read: the setting, or the bot's own page, or /metrics of each ENGINE_URL."""
     if settings.admin_metrics_url is not None:
-        return settings.admin_metrics_url
+        return (settings.admin_metrics_url,)
     if settings.metrics_port is not None:
         host = settings.metrics_host if is_loopback(settings.metrics_host) else "127.0.0.1"
-        return f"http://{f'[{host}]' if ':' in host else host}:{settings.metrics_port}/metrics"
-    if not settings.engine_servers:
-        return None
-    parts = urlsplit(settings.engine_servers[0][0])
-    return f"{parts.scheme}://{parts.netloc}/metrics"
+        return (f"http://{f'[{host}]' if ':' in host else host}:{settings.metrics_port}/metrics",)
+    parts = [urlsplit(url) for url, _key in settings.engine_servers]
+    return tuple(f"{each.scheme}://{each.netloc}/metrics" for each in parts)
 
 
 async def serve_admin(settings: Settings, database: Database, announce: Callable[[str], None]) -> None:
@@ -46,7 +44,7 @@ async def serve_admin(settings: Settings, database: Database, announce: Callable
     port = listening.getsockname()[1]
     settings = settings.model_copy(update={"admin_port": port})
     names = Names.of(settings.admin_host, port, settings.admin_url)
-    admin = Admin(settings, database, names, announce, LiveFigures(live_url(settings)))
+    admin = Admin(settings, database, names, announce, LiveFigures(live_urls(settings)))
     config = uvicorn.Config(
         build(admin),
         access_log=False,  # its lines would have what was searched for

@@ -17,10 +17,10 @@ from bot.chat.prompts.speakers import clean_name
 from bot.cogs.chat import place_of, wants_private
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import defer, is_ephemeral
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions.actions import ASK_MENU, Action
+from bot.discord_app.replies.acknowledge import acknowledged
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted
@@ -104,21 +104,24 @@ class Ask(FeatureCog):
         if found is None:
             await _say_too_late(interaction, text)
             return
-        if not await defer(interaction, ephemeral=_ONLY_ME in values.get(_AUDIENCE, ())):
-            return
-        place = place_of(interaction, ephemeral=is_ephemeral(interaction), about_id=found.message_id)
+        private = _ONLY_ME in values.get(_AUDIENCE, ())
+        place = place_of(interaction, ephemeral=private, about_id=found.message_id)
         said = StoredFile(found.author, found.text, kind="quote", author_id=found.author_id)
-        question = Question(
-            caller,
-            place,
-            text,
-            offers=found.files,
-            offers_kind="quoted file",
-            offers_author_id=found.author_id,
-            files=(said,) if found.text else (),
-            quote=True,
-        )
-        await self._conversations.answer(question)
+        async with acknowledged(self._conversations.deliveries, interaction, place) as asked:
+            if asked is None:
+                return
+            shown, record = asked
+            question = Question(
+                caller,
+                shown,
+                text,
+                offers=found.files,
+                offers_kind="quoted file",
+                offers_author_id=found.author_id,
+                files=(said,) if found.text else (),
+                quote=True,
+            )
+            await self._conversations.answer(question, record)
 
 
 def _is_shown(interaction: Interaction) -> bool:

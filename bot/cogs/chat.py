@@ -11,12 +11,12 @@ from discord import app_commands
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import defer, is_ephemeral, may_send
+from bot.discord_app.delivery import may_send
 from bot.discord_app.feature_cog import FeatureCog
+from bot.discord_app.replies.acknowledge import acknowledged
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.question import Question
-from bot.failpoint import failpoint
 from models.types import DIRECT_MESSAGES, DialogKey, Place
 
 
@@ -47,28 +47,35 @@ class Chat(FeatureCog):
         file4: discord.Attachment | None = None,
     ) -> None:
         """/chat."""
-        if await defer(interaction, ephemeral=await self._is_private(interaction, private)):
-            failpoint("after_acknowledge")
-            files = [each for each in (file, file2, file3, file4) if each is not None]
-            await self._answer(interaction, "new", message, files)
+        files = [each for each in (file, file2, file3, file4) if each is not None]
+        await self._answer(interaction, private, "new", message, files)
 
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
     @app_commands.describe(private="Only you see the answer (default: as you chose in /me settings)")
     async def regenerate(self, interaction: Interaction, private: bool | None = None) -> None:
         """/regenerate."""
-        if await defer(interaction, ephemeral=await self._is_private(interaction, private)):
-            await self._answer(interaction, "regenerate", "")
+        await self._answer(interaction, private, "regenerate", "")
 
     async def _is_private(self, interaction: Interaction, asked: bool | None) -> bool:
         """Whether only the member sees the answer: as they asked, else as they chose for all commands."""
         return await wants_private(self.context, interaction) if asked is None else asked
 
     async def _answer(
-        self, interaction: Interaction, kind: TurnKind, text: str, files: Sequence[discord.Attachment] = ()
+        self,
+        interaction: Interaction,
+        private: bool | None,
+        kind: TurnKind,
+        text: str,
+        files: Sequence[discord.Attachment] = (),
     ) -> None:
-        place = place_of(interaction, ephemeral=is_ephemeral(interaction))
-        caller, offers = caller_of(interaction), offered_files(files)
-        await self._conversations.answer(Question(caller, place, text, kind, offers=offers, quote=kind == "new"))
+        place = place_of(interaction, ephemeral=await self._is_private(interaction, private))
+        async with acknowledged(self._conversations.deliveries, interaction, place) as asked:
+            if asked is None:
+                return
+            shown, record = asked
+            caller, offers = caller_of(interaction), offered_files(files)
+            question = Question(caller, shown, text, kind, offers=offers, quote=kind == "new")
+            await self._conversations.answer(question, record)
 
 
 async def wants_private(context: CommandContext, interaction: Interaction) -> bool:

@@ -32,7 +32,7 @@ from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries.replies.deliveries import question_has_turn
+from models.queries.replies.deliveries import is_told_elsewhere
 from models.queries.replies.unfinished_deliveries import take_delivery, unfinished_deliveries
 from models.types import DIRECT_MESSAGES, DeliveryRecord, Place, TurnInfo
 
@@ -157,16 +157,19 @@ class UnfinishedReplies(commands.Cog):
         return place, sink
 
     async def _show_without_turn(self, delivery: DeliveryRecord) -> None:
-        """Apologise in a message that showed a place in line, or mark a forgotten reply as forgotten."""
+        """Apologise for a question that never came to its turn, or mark a forgotten reply as forgotten."""
         if delivery.state == "writing":
             async with self._database.read() as session:
-                has_turn = await question_has_turn(session, nonce=delivery.place.nonce)
-            if has_turn:  # it began at the same moment, and says itself what became of it
+                told = await is_told_elsewhere(session, delivery_id=delivery.delivery_id, nonce=delivery.place.nonce)
+            if told:
                 await self._conversations.deliveries.waits_no_more(delivery.delivery_id)
                 return
         place, sink = await self._sink(delivery)
         if delivery.state == "writing":
-            await self._apologise(delivery, place, sink, _(LOST_PLACE))
+            if place.reply_token is None:
+                await self._apologise(delivery, place, sink, _(LOST_PLACE))
+            else:
+                await self._say_by_token(delivery, sink, _(LOST_PLACE))
             return
         for index, message in reversed(list(enumerate(delivery.messages))):
             if not message.text:
@@ -175,6 +178,17 @@ class UnfinishedReplies(commands.Cog):
             async with sink.turn(0, Urgency.FINAL) as turn:
                 await sink.show(0, delivery.messages[0].text, live=False, last=True, turn=turn)
         except SinkUnreachable:  # the bot may not write there any more
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+
+    async def _say_by_token(self, delivery: DeliveryRecord, sink: ReplySink, text: str) -> None:
+        """Say this in the response to an interaction, if there is one.
+
+        Its process may have died before it acknowledged: then Discord has told the member that nothing came, and a
+        plain message would come on top of that.
+        """
+        try:
+            await sink.show(0, text, live=False, last=True)
+        except SinkUnreachable:
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
 
     async def _show(self, turn: TurnInfo, delivery: DeliveryRecord) -> None:

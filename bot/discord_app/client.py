@@ -19,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 from bot.discord_app.caller import caller_of
 from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.delivery import note_receipt
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions.actions import Action, action_word
@@ -171,6 +172,7 @@ class GuildLlama(commands.Bot):
         if self.gate.is_repeat(interaction.id):
             log.info("a repeated interaction was ignored", interaction=interaction.id)
             return False
+        note_receipt(interaction)
         self._context.track(asyncio.current_task())
         caller = caller_of(interaction)
         bind_contextvars(guild=caller.guild_id)  # of the task, which serves this interaction alone

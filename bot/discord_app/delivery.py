@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import time
 from collections.abc import Iterator, Sequence
 
 import aiohttp
@@ -28,7 +29,19 @@ DISCORD_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError)
 """What a request to Discord may raise; OSError includes TimeoutError."""
 _UNKNOWN_MESSAGE = 10008
 _EPHEMERAL = "ephemeral"  # key in Interaction.extras: how the interaction was deferred
+_RECEIVED_AT = "received_at"  # the same: when it came, on this host's monotonic clock
 _DEFER_TIMEOUT = 10.0  # seconds; Discord itself allows 3, this bounds a connection that hangs
+
+
+def note_receipt(interaction: discord.Interaction) -> None:
+    """Note when an interaction came: Discord's own time of it is that of another clock."""
+    interaction.extras[_RECEIVED_AT] = time.monotonic()
+
+
+def seconds_since_receipt(interaction: discord.Interaction) -> float:
+    """How long this interaction has been waiting here."""
+    now = time.monotonic()
+    return now - float(interaction.extras.get(_RECEIVED_AT, now))
 
 
 async def defer(interaction: discord.Interaction, *, ephemeral: bool) -> bool:

@@ -29,6 +29,7 @@ from bot.engine_client.messages import (
 )
 from bot.engine_client.own_engine import OwnEngine, load_progress
 from bot.engine_client.reasoning import ReasoningSplitter, has_mark
+from bot.engine_client.replicas.report import ReplicaReport
 from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import Transport
@@ -144,6 +145,10 @@ class EngineClient:
         False if that is not known, as with other servers.
         """
         return await self._own.is_busy()
+
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        """See `Engine.reports`: this is one server."""
+        return ()
 
     async def metrics_pages(self) -> tuple[str]:
         """The server's own numbers, as its /metrics has them; "" if it has none, or does not answer."""

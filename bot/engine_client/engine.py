@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
 from bot.engine_client.messages import Message, ReplyEvent, TokenCount
+from bot.engine_client.replicas.report import ReplicaReport
 
 EngineState = Literal["loading", "ready", "restarting", "unreachable"]
 
@@ -58,6 +59,9 @@ class Engine(Protocol):
 
     async def metrics_pages(self) -> Sequence[str]:
         """The numbers of each server, as its /metrics has them; "" for one that has none. Never raises."""
+
+    def reports(self) -> Sequence[ReplicaReport]:
+        """How each of several servers is now; of one, nothing."""
 
     async def accepts_images(self) -> bool:
         """Whether the model sees pictures."""

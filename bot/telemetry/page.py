@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from bot.telemetry import metrics
+from bot.telemetry.replica_numbers import Report, replica_families
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_PLAIN_0_0_4
 ENGINE_PREFIX = "guildllama_engine_"
@@ -35,6 +36,9 @@ class Engine(Protocol):
 
     async def metrics_pages(self) -> Sequence[str]:
         """The text of each server's /metrics, or "" for one that has none."""
+
+    def reports(self) -> Sequence[Report]:
+        """How each of several servers is; of one, nothing."""
 
 
 def engine_families(text: str) -> list[Metric]:
@@ -94,7 +98,8 @@ class MetricsPage:
         metrics.ENGINE_METRICS_UP.set(bool(families))
         own = prometheus.generate_latest(metrics.REGISTRY)
         rest = prometheus.CollectorRegistry()
-        rest.register(_Families(families))
+        reports = () if self.engine is None else self.engine.reports()
+        rest.register(_Families([*replica_families(reports), *families]))
         return own + prometheus.generate_latest(rest)
 
     async def _ask_engine(self) -> tuple[bool, Sequence[str]]:

@@ -36,7 +36,7 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (Turn, (Turn.id,), ("user_text", "reply", "author_name", "files_note", "speaker_name")),
     (Dialog, (Dialog.id,), ("name",)),
     (TurnFile, (TurnFile.turn_id, TurnFile.position), ("name", "content")),
-    (Delivery, (Delivery.id,), ("webhook_name",)),
+    (Delivery, (Delivery.id,), ("reply_token", "webhook_name")),
     (DeliveryMessage, (DeliveryMessage.delivery_id, DeliveryMessage.position), ("content",)),
     (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply", "speaker_name")),
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt", "card")),

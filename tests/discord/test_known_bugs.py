@@ -26,7 +26,7 @@ def database_file(here: World) -> Path:
     return Path(here.database_url.removeprefix("sqlite:///"))
 
 
-async def test_b01_the_acknowledgement_waits_for_nothing(here: World) -> None:
+async def test_b01_the_acknowledgement_waits_for_no_locked_database(here: World) -> None:
     guild, ann = await here.member()
     with sqlite3.connect(database_file(here), isolation_level=None) as locked:
         locked.execute("BEGIN IMMEDIATE")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from cryptography.fernet import Fernet
 from sqlalchemy import text
 
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
+from models.maintenance.rekey import rekey
 from models.queries.deletion.retention import RetentionLimits
-from models.queries.replies import delivery_messages, unfinished_deliveries
+from models.queries.replies import deliveries, delivery_messages, unfinished_deliveries
 from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place, TurnResult
 
 KEY = DialogKey(100, 7)
@@ -69,6 +71,48 @@ async def test_of_two_processes_one_takes_a_delivery(database: Database) -> None
     assert await waiting(database) == []
     for other in others:
         await other.close()
+
+
+async def test_of_two_processes_that_heard_a_question_one_record_speaks(database: Database) -> None:
+    """The records of dead processes: the oldest one speaks, and none while a living process serves the question."""
+    first, second, alive = (Database(database.url) for _ in range(3))
+    ids = [
+        await each.run(lambda session: deliveries.begin_waiting(session, key=KEY, place=PLACE, now=NOW))
+        for each in (first, second)
+    ]
+
+    async def told_elsewhere() -> list[bool]:
+        async with database.read() as session:
+            return [await deliveries.is_told_elsewhere(session, delivery_id=each, nonce=PLACE.nonce) for each in ids]
+
+    await first.close()
+    assert await told_elsewhere() == [True, True]
+    await second.close()
+    assert await told_elsewhere() == [False, True]
+    third = await alive.run(lambda session: deliveries.begin_waiting(session, key=KEY, place=PLACE, now=NOW))
+    assert await told_elsewhere() == [True, True]
+    async with alive.write() as session:
+        turn = await queries.begin_turn(session, key=KEY, text="hi", limit=9, place=PLACE, now=NOW)
+    assert turn.delivery_id == third, "the turn takes the record over"
+    await alive.close()
+    assert await told_elsewhere() == [True, True]
+
+
+async def test_the_token_of_an_interaction_is_encrypted(database: Database) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    sealing = Database(database.url, encryption_keys=[old])
+    await ready(sealing, "one")
+    await sealing.close()
+    assert await rows(database, "SELECT count(*) FROM deliveries WHERE reply_token LIKE '%token%'") == [(0,)]
+    both = Database(database.url, encryption_keys=[new, old])
+    [record] = await waiting(both)
+    assert record.place.reply_token == "token"
+    await rekey(both)
+    await both.close()
+    only = Database(database.url, encryption_keys=[new])
+    [record] = await waiting(only)
+    assert record.place.reply_token == "token"
+    await only.close()
 
 
 async def test_attempts_are_further_and_further_apart_and_come_to_an_end(database: Database) -> None:

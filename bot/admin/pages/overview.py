@@ -62,7 +62,8 @@ async def overview_page(visit: Visit) -> Response:
         quantiles=quantiles,
         live=live_values(visit.admin.live),
         live_charts=live_charts(visit.admin.live),
-        live_url=visit.admin.live.url,
+        servers=server_rows(visit.admin.live),
+        live_urls=visit.admin.live.urls,
         live_problem=visit.admin.live.problem,
     )
 
@@ -99,6 +100,36 @@ def live_values(live: LiveFigures) -> list[tuple[str, str, Share | None]]:
     if (restarts := now.get("restarts_total")) is not None:
         rows.append(("Restarts", f"{restarts:,.0f}", None))
     return rows
+
+
+def server_rows(live: LiveFigures) -> list[tuple[str, ...]]:
+    """Each of several servers: its number, its state, and what it has to do; nothing where there is one."""
+    servers = live.readings[-1].servers if live.readings else {}
+    if len(servers) < 2:
+        return []
+    return [
+        (
+            number,
+            server.state or "–",
+            _whole(server.figures.get("running")),
+            _whole(server.figures.get("waiting")),
+            _percent(_ratio(server.figures.get("kv_used_tokens"), server.figures.get("kv_total_tokens"))),
+            _percent(server.prefix_hits),
+        )
+        for number, server in servers.items()
+    ]
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 def live_charts(live: LiveFigures) -> list[Chart]:

@@ -1,6 +1,7 @@
-"""Figures of the running engine, read from a page in Prometheus' format: the engine's own, or one that passes it on.
+"""Figures of the running engine, or of several, read from pages in Prometheus' format.
 
-Knows the names of our engine's metrics. What another server does not have is None.
+A page is an engine's own, or the bot's, which passes them on and says of several which is which. Knows the names of our
+metrics. What another server does not have is None.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -24,75 +25,130 @@ _KEPT = 240
 _TIMEOUT = 3.0
 _MAX_CHARS = 2 << 20
 _PREFIX = "guildllama_engine_"
+_OF_THE_BOT = "guildllama_bot_replica_"
+
+Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The engine's figures at one moment."""
+class Server:
+    """One server's figures at one moment, by our engine's names without their prefix."""
 
-    at: datetime
-    clock: float
-    values: Mapping[str, float]
-
-    def get(self, name: str) -> float | None:
-        """A figure by our engine's name without its prefix."""
-        return self.values.get(_PREFIX + name)
+    figures: Figures
+    state: str = ""
+    """As the bot sees it, one of several: well, away, resting, trial; "" if that is not known."""
 
     @property
     def prefix_hits(self) -> float | None:
         """The share of prompt tokens that were in the cache."""
-        hits, computed = self.get("prefix_hit_tokens_total"), self.get("prefill_tokens_total")
+        hits, computed = self.figures.get("prefix_hit_tokens_total"), self.figures.get("prefill_tokens_total")
         return None if hits is None or computed is None or hits + computed == 0 else hits / (hits + computed)
 
 
-class LiveFigures:
-    """Reads the page now and then, and keeps the readings of the last hour."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The figures of all servers at one moment."""
 
-    def __init__(self, url: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.url = url
+    at: datetime
+    clock: float
+    servers: Mapping[str, Server]
+    """By their numbers; "" is the only one, which has none."""
+
+    def get(self, name: str) -> float | None:
+        """A figure by our engine's name without its prefix: the sum over the servers that have it."""
+        found = [value for each in self.servers.values() if (value := each.figures.get(name)) is not None]
+        return sum(found) if found else None
+
+    @property
+    def prefix_hits(self) -> float | None:
+        """The share of prompt tokens that were in a cache."""
+        names = ("prefix_hit_tokens_total", "prefill_tokens_total")
+        return Server({name: value for name in names if (value := self.get(name)) is not None}).prefix_hits
+
+
+class LiveFigures:
+    """Reads the pages now and then, and keeps the readings of the last hour."""
+
+    def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        """`urls`: of one page, or of each server's own one."""
+        self.urls = tuple(urls)
         self.problem: str | None = None
+        """Why nothing could be read, or not all of it."""
         self.readings: deque[Reading] = deque(maxlen=_KEPT)
         self._clock = clock
 
     async def run(self) -> None:
         """Read until cancelled."""
-        while self.url is not None:
+        while self.urls:
             await self.read()
             await asyncio.sleep(INTERVAL)
 
     async def read(self) -> None:
-        """Read the page once."""
-        if self.url is None:
+        """Read each page once."""
+        if not self.urls:
             return
-        try:
-            async with BoundedClient(transport=AiohttpTransport(), timeout=_TIMEOUT, follow_redirects=False) as client:
-                answer = await client.get(self.url)
-                answer.raise_for_status()
-                values = await asyncio.to_thread(_values, answer.text[:_MAX_CHARS])
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError) as error:
-            self.problem = type(error).__name__
+        pages = await asyncio.gather(*(_page(url) for url in self.urls))
+        problems = [page for page in pages if isinstance(page, str)]
+        self.problem = problems[0] if problems else None
+        if len(problems) == len(pages):
             return
-        self.problem = None
-        self.readings.append(Reading(datetime.now(UTC), self._clock(), values))
+        servers: dict[str, Server] = {}
+        for number, page in enumerate(pages, start=1):
+            if isinstance(page, str):
+                servers[str(number)] = Server({}, "not read")
+            elif len(pages) == 1:
+                servers = page
+            elif "" in page:
+                servers[str(number)] = page[""]
+        self.readings.append(Reading(datetime.now(UTC), self._clock(), servers))
 
     def speeds(self) -> list[tuple[str, float]]:
-        """Tokens a second between readings, with the time of each."""
+        """Tokens a second of all servers between readings, with the time of each."""
         found = []
         for before, after in zip(self.readings, list(self.readings)[1:], strict=False):
-            tokens = [each.get("generated_tokens_total") for each in (before, after)]
-            if tokens[0] is None or tokens[1] is None or after.clock <= before.clock:
-                continue
-            # A counter that fell belongs to an engine that was started anew.
-            grown = tokens[1] - tokens[0] if tokens[1] >= tokens[0] else tokens[1]
-            found.append((f"{after.at:%H:%M:%S}", grown / (after.clock - before.clock)))
+            grown = [_growth(before.servers.get(name), server) for name, server in after.servers.items()]
+            known = [each for each in grown if each is not None]
+            if known and after.clock > before.clock:
+                found.append((f"{after.at:%H:%M:%S}", sum(known) / (after.clock - before.clock)))
         return found
 
 
-def _values(text: str) -> dict[str, float]:
-    """Samples without labels, by name. A page may be anything: what is no number is left out."""
-    return {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if not sample.labels and sample.value == sample.value and abs(sample.value) < 1e18
-    }
+def _growth(before: Server | None, after: Server) -> float | None:
+    """The tokens that one server has generated between two readings; None if either does not tell."""
+    was = None if before is None else before.figures.get("generated_tokens_total")
+    now = after.figures.get("generated_tokens_total")
+    if was is None or now is None:
+        return None
+    return now - was if now >= was else now  # a counter that fell belongs to an engine that was started anew
+
+
+async def _page(url: str) -> dict[str, Server] | str:
+    """The servers of one page, or why it could not be read."""
+    try:
+        async with BoundedClient(transport=AiohttpTransport(), timeout=_TIMEOUT, follow_redirects=False) as client:
+            answer = await client.get(url)
+            answer.raise_for_status()
+            return await asyncio.to_thread(_servers, answer.text[:_MAX_CHARS])
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError) as error:
+        return type(error).__name__
+
+
+def _servers(text: str) -> dict[str, Server]:
+    """The servers of a page by their numbers. A page may be anything: what is no number is left out."""
+    figures: dict[str, dict[str, float]] = {}
+    states: dict[str, str] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            number, labels = sample.labels.get("replica", ""), sample.labels.keys() - {"replica"}
+            if sample.value != sample.value or abs(sample.value) >= 1e18:
+                continue
+            if sample.name.startswith(_PREFIX) and not labels:
+                figures.setdefault(number, {})[sample.name.removeprefix(_PREFIX)] = sample.value
+            elif sample.name == f"{_OF_THE_BOT}state" and sample.value == 1:
+                states[number] = sample.labels.get("state", "")
+    names = [*figures, *(number for number in states if number not in figures)]
+    return {number: Server(figures.get(number, {}), states.get(number, "")) for number in sorted(names, key=_order)}
+
+
+def _order(number: str) -> tuple[int, str]:
+    return len(number), number

@@ -6,8 +6,9 @@ tried again. Knows the queries; knows nothing of Discord.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,7 @@ class DeliveryLog:
         self._database = database
         self._kept: OrderedDict[tuple[int, int], Work[None]] = OrderedDict()
         self._count = 0
+        self._late: set[asyncio.Task[None]] = set()
 
     async def waiting(self, key: DialogKey, place: Place, turn: TurnInfo | None = None) -> int:
         """A message is about to say that it waits: return its record, 0 if there is none.
@@ -63,6 +65,12 @@ class DeliveryLog:
     async def waits_no_more(self, delivery_id: int) -> None:
         """The message has been answered otherwise, without a turn."""
         await self._run(delivery_id, lambda session: end_waiting(session, delivery_id=delivery_id))
+
+    def later(self, work: Coroutine[object, object, None]) -> None:
+        """Do this in the background: nobody waits for it."""
+        task = asyncio.create_task(work, name="late-record")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     async def attempted(self, delivery_id: int, position: int) -> None:
         """A message is about to be sent, of a reply that is still growing."""

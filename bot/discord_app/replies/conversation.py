@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -18,6 +19,7 @@ from bot.chat.chat_reply import ChatReply
 from bot.chat.service import ChatService
 from bot.chat.turns.changes import TurnChanges
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.chat.turns.waiting_record import WaitingRecord
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.languages import Languages
 from bot.discord_app.permissions.actions import Action
@@ -79,10 +81,11 @@ class Conversations:
     """Wakes `bot.cogs.unfinished_replies`, which marks the messages of forgotten replies."""
     changes: TurnChanges = field(default_factory=TurnChanges)
 
-    async def answer(self, question: Question) -> ChatReply | None:
+    async def answer(self, question: Question, record: WaitingRecord | None = None) -> ChatReply | None:
         """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError.
 
-        What stands around the reply is in the language of those who see it.
+        What stands around the reply is in the language of those who see it. `record`: of a question that was recorded
+        before it was acknowledged.
         """
         guild_id = question.caller.guild_id or DIRECT_MESSAGES
         with (
@@ -90,9 +93,9 @@ class Conversations:
             message_span(guild=guild_id, kind=question.kind),
             use_language(await self.languages.of_place(question.place)),
         ):
-            return await self._answer(question)
+            return await self._answer(question, record)
 
-    async def _answer(self, question: Question) -> ChatReply | None:
+    async def _answer(self, question: Question, record: WaitingRecord | None) -> ChatReply | None:
         caller = question.caller
         settings = await self.guild_settings.get(caller.guild_id)
         # Again, as the gate may not have known the guild's rules: see `permissions.gate`.
@@ -108,7 +111,8 @@ class Conversations:
             self.deliveries,
             place,
             stop_buttons=stop,
-            on_waiting=lambda: self.deliveries.waiting(key, place, question.turn),
+            on_waiting=partial(self.deliveries.waiting, key, place, question.turn) if record is None else None,
+            record=record,
         )
         sink.prefix = (_(ANEW) if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)

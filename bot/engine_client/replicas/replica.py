@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import structlog
 
 from bot.engine_client.client import EngineClient
 from bot.engine_client.replicas.address import address_of
 from bot.engine_client.replicas.condition import Condition, State
+from bot.engine_client.replicas.report import ReplicaReport
 from bot.engine_client.replicas.reported_load import LoadReader
 from bot.engine_client.replicas.room import Room
 from bot.engine_client.replicas.verdict import Verdict, verdict_of
@@ -28,20 +28,6 @@ CHECK_SECONDS = 10.0
 AWAY_SECONDS = 1.0
 """The same for one that is away."""
 _MAX_ERASURES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaReport:
-    """How one server is, for `doctor`, the log and health pages."""
-
-    number: int
-    address: str
-    state: State
-    model: str | None
-    context_length: int | None
-    num_in_flight: int
-    limit: int | None
-    """Requests at once, where that is known."""
 
 
 class Outcome:

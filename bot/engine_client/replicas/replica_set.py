@@ -18,7 +18,8 @@ from bot.engine_client.engine import EngineState
 from bot.engine_client.messages import Finished, Message, ReplyEvent, TokenCount
 from bot.engine_client.replicas.choice import choose, has_other
 from bot.engine_client.replicas.patience import Patience
-from bot.engine_client.replicas.replica import Outcome, Replica, ReplicaReport
+from bot.engine_client.replicas.replica import Outcome, Replica
+from bot.engine_client.replicas.report import ReplicaReport
 from bot.engine_client.replicas.verdict import Silent, verdict_of
 from bot.errors import BotError, Busy, EngineUnavailable, EngineUnreadable
 

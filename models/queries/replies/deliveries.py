@@ -18,9 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from models.application import ours
-from models.queries.common import change, codec, dialect, key_values, matches_key, matches_key_values, rows_of
+from models.queries.common import (
+    attempt_number,
+    change,
+    codec,
+    dialect,
+    key_values,
+    matches_key,
+    matches_key_values,
+    rows_of,
+)
 from models.queries.common import insert as insert_on
 from models.queries.replies.delivery_rows import close_where, messages_of, record_of
+from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.queries.tenants.policy import load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
@@ -32,7 +42,9 @@ _TAKE_OVER = (
     .where(Delivery.nonce == bindparam("asked_by"), Delivery.owner == bindparam("this_process"))
     .returning(Delivery.id)
 )
-"""Give the message that waits its turn."""
+"""Give the message that waits its turn. Discord may have hidden the response since it was recorded."""
+_NEAR = 10_000
+"""Records of one question are written within seconds: others need not be searched for it."""
 _ADD = insert(Delivery).returning(Delivery.id)
 _ADD_MESSAGE = insert(DeliveryMessage)
 _OF_TURN = aliased(Delivery)
@@ -68,23 +80,45 @@ async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int,
 
     It is the record that the message has had while it waited, if it has one.
     """
-    waiting = {"asked_by": place.nonce, "this_process": session.info.get("owner"), "turn_id": turn_id}
+    waiting = {
+        "asked_by": place.nonce, "this_process": session.info.get("owner"), "turn_id": turn_id,
+        "ephemeral": place.ephemeral,
+    }  # fmt: skip
     taken_over = (await rows_of(session, _TAKE_OVER, waiting)).scalar()
     return await _add_delivery(session, turn_id, place, now) if taken_over is None else taken_over
 
 
 async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, now: datetime) -> int:
-    """Record a message that shows its place in line and has no turn yet. 0 for a member who opted out."""
+    """Record a question that is acknowledged, or waits, and has no turn yet. 0 for a member who opted out."""
     if (await load_policy(session, key=key, now=now)).settings.opted_out:
         return 0
+    if attempt_number(session) > 1:  # the first one may have been committed all the same
+        owner = session.info.get("owner")
+        mine = (Delivery.turn_id.is_(None), Delivery.nonce == place.nonce, Delivery.owner == owner)
+        found = await session.scalar(select(Delivery.id).where(ours(Delivery), *mine).limit(1))
+        if found is not None:
+            return int(found)
     return await _add_delivery(session, None, place, now)
 
 
 @cross_tenant("what asked is known by its id")
-async def question_has_turn(session: AsyncSession, *, nonce: int) -> bool:
-    """Return whether the message or interaction with this id has got a turn."""
-    found = select(Delivery.id).where(ours(Delivery), Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
-    return await session.scalar(found) is not None
+async def is_told_elsewhere(session: AsyncSession, *, delivery_id: int, nonce: int) -> bool:
+    """Return whether something else than this record, which has no turn, tells the member what became of a question.
+
+    That is a turn, another living process, or an older record: two processes may hear the same question.
+    """
+    near = Delivery.id.between(delivery_id - _NEAR, delivery_id + _NEAR)
+    others = await session.execute(
+        select(Delivery.id, Delivery.turn_id, Delivery.owner).where(
+            ours(Delivery), near, Delivery.nonce == nonce, Delivery.id != delivery_id
+        )
+    )
+    lost, this_process = await lost_processes(session), session.info.get("owner")
+
+    def lives(owner: str | None) -> bool:
+        return owner not in (None, this_process) and not is_dead(owner, lost)
+
+    return any(row.turn_id is not None or row.id < delivery_id or lives(row.owner) for row in others)
 
 
 @cross_tenant("the sender knows the delivery by its id")
@@ -135,7 +169,7 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         "guild_id": place.guild_id,
         "channel_id": place.channel_id,
         "question_id": place.question_id,
-        "reply_token": place.reply_token,
+        "reply_token": _sealed_token(session, place),
         "about_id": place.about_id,
         "asker_id": place.asker_id,
         "nonce": place.nonce,
@@ -148,6 +182,11 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         message = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
         await change(session, _ADD_MESSAGE, message)
     return delivery_id
+
+
+def _sealed_token(session: AsyncSession, place: Place) -> str | None:
+    """Who has it can write as the bot in the member's place, for 15 minutes."""
+    return None if place.reply_token is None else codec(session).seal(place.reply_token)
 
 
 async def reopen_delivery(
@@ -163,7 +202,7 @@ async def reopen_delivery(
     if latest is None:
         return await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
     latest.state, latest.owner = "writing", session.info.get("owner")
-    latest.interaction_application_id, latest.reply_token = place.application_id, place.reply_token
+    latest.interaction_application_id, latest.reply_token = place.application_id, _sealed_token(session, place)
     latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
     latest.attempts, latest.retry_at = 0, None
     await session.flush()

@@ -76,7 +76,7 @@ async def record_of(session: AsyncSession, row: Delivery) -> DeliveryRecord:
         nonce=row.nonce,
         ephemeral=row.ephemeral,
         application_id=row.interaction_application_id,
-        reply_token=row.reply_token,
+        reply_token=None if row.reply_token is None else text.open(row.reply_token),
         token_expires_at=row.token_expires_at,
         question_id=row.question_id,
         about_id=row.about_id,

@@ -77,7 +77,13 @@ async def browser(database: Database, settings: Settings | None = None, **more: 
     settings = settings or admin_settings(**more)
     names = Names.of(settings.admin_host, settings.admin_port, settings.admin_url)
     terminal: list[str] = []
-    admin = Admin(settings, database, names, terminal.append, LiveFigures(settings.admin_metrics_url))
+    admin = Admin(
+        settings,
+        database,
+        names,
+        terminal.append,
+        LiveFigures([settings.admin_metrics_url] if settings.admin_metrics_url else ()),
+    )
     transport = httpx.ASGITransport(app=build(admin), raise_app_exceptions=False)
     base = settings.admin_url or BASE
     async with httpx.AsyncClient(transport=transport, base_url=base) as client:

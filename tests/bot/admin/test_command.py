@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bot.admin.access.passwords import check_password
-from bot.admin.server import live_url
+from bot.admin.server import live_urls
 from bot.terminal.admin_commands import admin_app
 from tests.bot.admin.admin_kit import admin_settings
 
@@ -98,9 +98,12 @@ def test_the_hash_of_a_password() -> None:
 
 
 def test_where_the_engines_figures_are() -> None:
-    assert live_url(admin_settings()) is None
-    assert live_url(admin_settings(engine_url="http://10.0.0.1:8000/v1")) == "http://10.0.0.1:8000/metrics"
-    assert live_url(admin_settings(engine_url="http://a/v1,http://b:9/v1")) == "http://a/metrics"
-    assert live_url(admin_settings(metrics_port=9464)) == "http://127.0.0.1:9464/metrics"
-    assert live_url(admin_settings(metrics_port=9464, metrics_host="::1")) == "http://[::1]:9464/metrics"
-    assert live_url(admin_settings(engine_url="http://a/v1", admin_metrics_url="http://b:9/m")) == "http://b:9/m"
+    assert live_urls(admin_settings()) == ()
+    assert live_urls(admin_settings(engine_url="http://10.0.0.1:8000/v1")) == ("http://10.0.0.1:8000/metrics",)
+    assert live_urls(admin_settings(engine_url="http://a/v1,http://b:9/v1")) == (
+        "http://a/metrics",
+        "http://b:9/metrics",
+    )
+    assert live_urls(admin_settings(metrics_port=9464)) == ("http://127.0.0.1:9464/metrics",)
+    assert live_urls(admin_settings(metrics_port=9464, metrics_host="::1")) == ("http://[::1]:9464/metrics",)
+    assert live_urls(admin_settings(engine_url="http://a/v1", admin_metrics_url="http://b:9/m")) == ("http://b:9/m",)

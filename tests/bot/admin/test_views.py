@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.admin.pages.overview import server_rows
 from bot.admin.views.charts import chart, histogram, quantile, share, short_number
 from bot.admin.views.differences import differences
 from bot.admin.views.kept_figures import FRESH, KeptFigures
@@ -91,7 +92,7 @@ class TestLive:
         now = iter(range(0, 100, 10))
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            live = LiveFigures(f"http://127.0.0.1:{port}/metrics", lambda: float(next(now)))
+            live = LiveFigures([f"http://127.0.0.1:{port}/metrics"], lambda: float(next(now)))
             await live.read()
             await live.read()
         return live
@@ -115,9 +116,65 @@ class TestLive:
 
     async def test_errors_and_nobody_there(self) -> None:
         assert (await self.serve(b"no", b"500 Oops")).problem == "HTTPStatusError"
-        live = LiveFigures("http://127.0.0.1:9/metrics")
+        live = LiveFigures(["http://127.0.0.1:9/metrics"])
         await live.read()
         assert live.problem == "ConnectError"
+
+    async def test_several_servers_on_the_bots_page_are_added_up_and_shown_apart(self, sqlite_url: str) -> None:
+        body = b"""guildllama_bot_replica_state{replica="1",state="well"} 1
+guildllama_bot_replica_state{replica="2",state="well"} 0
+guildllama_bot_replica_state{replica="2",state="away"} 1
+guildllama_engine_running{replica="1"} 3
+guildllama_engine_running{replica="10"} 4
+guildllama_engine_generated_tokens_total{replica="1"} 100
+guildllama_engine_generated_tokens_total{replica="10"} 7
+guildllama_engine_kv_used_tokens{replica="1"} 1
+guildllama_engine_kv_total_tokens{replica="1"} 4
+"""
+        live = await self.serve(body)
+        now = live.readings[-1]
+        assert list(now.servers) == ["1", "2", "10"]
+        assert (now.get("running"), now.get("generated_tokens_total"), now.get("waiting")) == (7, 107, None)
+        assert [row[:3] for row in server_rows(live)] == [("1", "well", "3"), ("2", "away", "–"), ("10", "–", "4")]
+        assert server_rows(live)[0][4] == "25.0%"
+        database = Database(sqlite_url, guarded=True)
+        await fill(database)
+        async with browser(database) as here:
+            await here.sign_in()
+            here.admin.live.readings.extend(live.readings)
+            page = await here.page(f"/a/{BOT}")
+            assert "Table of servers" in page
+            assert "25.0%" in page
+        await database.close()
+
+    async def test_the_pages_of_several_servers_are_read(self) -> None:
+        """One of them is away, and one starts anew between the readings."""
+        tokens = {"a": iter((100, 400)), "b": iter((1000, 50))}
+
+        def serving(name: str):
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await reader.readuntil(b"\r\n\r\n")
+                body = b"guildllama_engine_generated_tokens_total %d\n" % next(tokens[name])
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+                )
+                writer.close()
+
+            return asyncio.start_server(answer, "127.0.0.1", 0)
+
+        now = iter((0, 10))
+        async with await serving("a") as first, await serving("b") as second:
+            ports = [server.sockets[0].getsockname()[1] for server in (first, second)]
+            live = LiveFigures(
+                [*(f"http://127.0.0.1:{port}/metrics" for port in ports), "http://127.0.0.1:9/metrics"],
+                lambda: float(next(now)),
+            )
+            await live.read()
+            await live.read()
+        assert live.problem == "ConnectError"
+        assert live.readings[-1].get("generated_tokens_total") == 450
+        assert [speed for _, speed in live.speeds()] == [(300 + 50) / 10]
+        assert [(row[0], row[1]) for row in server_rows(live)] == [("1", "–"), ("2", "–"), ("3", "not read")]
 
     async def test_on_the_overview(self, sqlite_url: str) -> None:
         database = Database(sqlite_url, guarded=True)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from bot.engine_client.replicas.report import ReplicaReport
 from bot.errors import ConfigError
 from bot.settings import Settings
 from bot.telemetry import page as page_module
@@ -31,9 +32,13 @@ def engine_text() -> str:
 class FakeEngine:
     def __init__(self, *texts: str, ready: bool = True, seconds: float = 0.0) -> None:
         self.texts, self.is_ready, self.seconds, self.num_asked = texts, ready, seconds, 0
+        self.replicas: tuple[ReplicaReport, ...] = ()
 
     async def ready(self) -> bool:
         return self.is_ready
+
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        return self.replicas
 
     async def metrics_pages(self) -> tuple[str, ...]:
         self.num_asked += 1
@@ -99,6 +104,24 @@ async def test_what_another_server_answers_does_not_spoil_the_page(text: str) ->
     assert shown["guildllama_bot_engine_metrics_up"] == 0
     assert shown["guildllama_bot_engine_up"] == 1
     assert not any(name.startswith(("vllm", "guildllama_engine")) for name in shown.names)
+
+
+async def test_how_each_of_several_servers_is() -> None:
+    page = MetricsPage()
+    page.engine = engine = FakeEngine("", "")
+    engine.replicas = (
+        ReplicaReport(1, "10.0.0.5:8000", "well", "llama", 8192, 3, 16),
+        ReplicaReport(2, "10.0.0.6:8000", "away", None, None, 0, None),
+    )
+    shown = Page((await page.text()).decode())
+    name = "guildllama_bot_replica"
+    assert shown.sum(f"{name}_info", replica="1", server="10.0.0.5:8000", model="llama") == 1
+    assert [shown.sum(f"{name}_state", replica="2", state=each) for each in ("well", "away")] == [0, 1]
+    assert shown.sum(f"{name}_in_flight", replica="1") == 3
+    assert shown.sum(f"{name}_limit") == 16
+    page = MetricsPage()
+    page.engine = FakeEngine("")
+    assert not any(each.startswith(name) for each in Page((await page.text()).decode()).names)
 
 
 async def test_the_numbers_of_several_servers_are_told_apart() -> None:

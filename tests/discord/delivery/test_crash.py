@@ -21,6 +21,7 @@ from tests.fakes.discord.server import Guild, Interaction, User
 from tests.fakes.engine import Script
 from tests.selection import SQLITE
 
+LOST_PLACE = "I was restarted before I came to your message. Please ask again."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 
 
@@ -50,7 +51,7 @@ async def stored(url: str) -> dict[int, list[Turn]]:
 @pytest.mark.parametrize(
     ("point", "status", "shown"),
     [
-        ("after_acknowledge", None, ""),
+        ("after_acknowledge", None, LOST_PLACE),
         ("after_begin_turn", "interrupted", INTERRUPTED),
         ("before_finish", "interrupted", INTERRUPTED),
         ("after_finish", "done", ""),

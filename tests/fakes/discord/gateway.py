@@ -109,8 +109,14 @@ class Gateway:
     """All sessions of all processes that logged in with the token."""
 
     def __init__(
-        self, *, token: str, bot_id: int, ready: Callable[[], Json], guilds: Callable[[], Iterable[Json]]
+        self,
+        *,
+        token: str,
+        bot_id: int,
+        ready: Callable[[], Json],
+        guilds: Callable[[Callable[[int], bool]], Iterable[Json]],
     ) -> None:
+        """`guilds`: the data of those guilds whose id the function takes."""
         self.token = token
         self.bot_id = bot_id
         self.ready = ready
@@ -234,9 +240,8 @@ class Gateway:
                 "shard": list(session.shard),
             },
         )
-        for guild in self.guilds():
-            if session.has(int(guild["id"])):
-                await session.dispatch("GUILD_CREATE", guild)
+        for guild in self.guilds(session.has):
+            await session.dispatch("GUILD_CREATE", guild)
         self._notify()
         return session
 

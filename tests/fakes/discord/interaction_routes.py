@@ -62,7 +62,7 @@ async def callback(rest: Rest, request: web.Request, given: Json) -> web.Respons
         check_modal(data)
         interaction.modal = data
     interaction.original = response
-    interaction.callback_type = kind
+    interaction.callback_type, interaction.acknowledged_at = kind, rest.now()
     if response and kind != 6:
         await rest.tell("MESSAGE_UPDATE" if kind == 7 else "MESSAGE_CREATE", response)
     if request.query.get("with_response") not in ("1", "true"):
@@ -105,7 +105,7 @@ def _forced_ephemeral(interaction: Interaction) -> int:
 
 def interaction_by_token(rest: Rest, token: str) -> Interaction:
     """The interaction whose responses this token may change. Raises ApiError if it has none yet or is too old."""
-    found = next((each for each in rest.interactions.values() if each.token == token), None)
+    found = rest.interactions_by_token.get(token)
     if found is None:
         raise ApiError(404, 10015)
     if rest.now() - found.created_at > TOKEN_LIFETIME:

@@ -205,6 +205,7 @@ class Interaction:
     message: Message | None = None  # the one whose component was used
     owners: dict[str, str] = field(default_factory=dict)  # who installed the application: 0 the guild, 1 the user
     callback_type: int | None = None  # of the first response; see `interaction_routes.CALLBACK_TYPES`
+    acknowledged_at: float | None = None  # when that came
     original: Message | None = None
     followups: list[Message] = field(default_factory=list)
     modal: Json | None = None

@@ -42,9 +42,9 @@ class People:
             "application": {"id": str(self.bot.id), "flags": application_flags(self.rest)},
         }
 
-    def _guilds(self) -> list[Json]:
+    def _guilds(self, has: Callable[[int], bool]) -> list[Json]:
         joined = [guild for guild in self.rest.guilds.values() if guild.joined and not guild.unavailable]
-        return [guild.json() for guild in joined]
+        return [guild.json() for guild in joined if has(guild.id)]
 
     def dm(self, user: User) -> Channel:
         """The channel of direct messages between the bot and this user."""

@@ -77,6 +77,8 @@ class Rest:
         self.guilds: dict[int, Guild] = {}
         self.channels = self.directory.channels
         self.interactions: dict[int, Interaction] = {}
+        self.interactions_by_token: dict[str, Interaction] = {}
+        self.max_concurrency = 1  # sessions that may be opened at once
         self.messages: dict[int, Message] = self.directory.messages
         self.webhooks: dict[int, Any] = {}
         self.nonces: dict[tuple[int, str], tuple[float, Message]] = {}

@@ -41,7 +41,7 @@ async def application(rest: Rest, request: web.Request, given: Json) -> web.Resp
 
 async def gateway(rest: Rest, request: web.Request, given: Json) -> web.Response:
     """Where the gateway is."""
-    limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
+    limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": rest.max_concurrency}
     return json_response({"url": rest.gateway.url, "shards": 1, "session_start_limit": limit})
 
 

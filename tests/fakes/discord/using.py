@@ -275,6 +275,7 @@ class Using(People):
             owners["1"] = str(user.id)
         interaction = Interaction(kind, user, guild, channel, data, self.rest.now(), token, message, owners)
         self.rest.interactions[interaction.id] = interaction
+        self.rest.interactions_by_token[interaction.token] = interaction
         await self.gateway.dispatch("INTERACTION_CREATE", interaction.json(self.bot.id))
         return interaction
 

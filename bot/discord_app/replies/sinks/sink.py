@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.chat.turns.waiting_record import WaitingRecord
 from bot.discord_app.delivery import sink_errors
 from bot.discord_app.replies.quoting import ANEW, without_address
 from bot.discord_app.replies.sinks.late_delivery import LateDelivery
@@ -44,8 +45,12 @@ class ReplySink:
         stop_buttons: Components = (),
         uncertain: bool = False,
         on_waiting: Callable[[], Awaitable[int]] | None = None,
+        record: WaitingRecord | None = None,
     ) -> None:
-        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none."""
+        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none.
+
+        `record`: such a record that exists already, of a question that was acknowledged.
+        """
         self.buttons: Components = ()
         """The buttons under the finished reply."""
         self._api = api
@@ -57,7 +62,7 @@ class ReplySink:
         self._stop_buttons = stop_buttons
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
         self._speaking = Speaking(api, deliveries, place)
-        self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
+        self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting, waiting=record)
         self._sender = MessageSender(deliveries, self._speaking, self.record, self._ids, uncertain=uncertain)
 
     @property

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.chat.turns.waiting_record import WaitingRecord
 from bot.discord_app.message_sink import DeliveryTaken
 
 _CHECK_AFTER = 3.0
@@ -29,14 +30,19 @@ class SinkRecord:
         *,
         is_open: bool,
         on_waiting: Callable[[], Awaitable[int]] | None = None,
+        waiting: WaitingRecord | None = None,
     ) -> None:
-        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none."""
+        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none.
+
+        `waiting`: such a record that exists already; whoever made it ends it.
+        """
         self.delivery_id = 0
         """0 until the turn has begun, and where nothing is recorded."""
         self._deliveries = deliveries
         self._ids = ids
         self._is_open = is_open
         self._on_waiting = on_waiting
+        self._waiting = waiting
         self._waiting_id = 0
         self._unrecorded: set[int] = set()
         self._recording: asyncio.Task[None] | None = None
@@ -47,6 +53,8 @@ class SinkRecord:
         self._on_waiting = None
         self._is_open = True
         self.delivery_id = delivery_id
+        if self._waiting is not None:
+            self._waiting.begun(delivery_id)
         if self._waiting_id == delivery_id:
             self._waiting_id = 0  # it has a turn now
         if self._unrecorded:
@@ -62,6 +70,9 @@ class SinkRecord:
 
     async def before_live(self) -> None:
         """Record a message that says it waits, before its turn has begun: a crash must not leave that on the screen."""
+        if self._waiting is not None and not self.delivery_id:
+            recorded = await self._waiting.delivery_id()
+            self.delivery_id = self.delivery_id or recorded
         if (record := self._on_waiting) is None:
             return
         self._on_waiting = None
