@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -18,16 +18,19 @@ from bot.addresses import without_credentials
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_client.engine import Engine
-from bot.engine_client.replicas.address import numbered
+from bot.engine_client.model_list import ModelList
+from bot.engine_client.replicas.address import alone, numbered
 from bot.engine_client.replicas.replica import Replica
 from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
 from bot.garbage import freeze_garbage
 from bot.guilds.personas import PersonaService
+from bot.listed_models import ListedModel
 from bot.loop_lag import LoopLag
 from bot.reload import reloaded_by_hangup
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
+from bot.telemetry.metrics import begin_models
 from bot.telemetry.server import monitored
 from bot.warm_up import warm_up
 from models.application import TERMINAL
@@ -45,7 +48,7 @@ class Services:
 
     settings: Settings
     database: Database
-    engine: Engine
+    models: ModelList
     process: EngineProcess | None
     """Our own engine, or None if GUILDLLAMA_ENGINE_URL names another server."""
     chat: ChatService
@@ -53,16 +56,29 @@ class Services:
 
 
 def external_engine(settings: Settings) -> EngineClient | ReplicaSet:
-    """The servers that we do not start: the client of one, or several as one engine."""
+    """The servers of the default model, which we do not start: the client of one, or several as one engine."""
     servers = settings.engine_servers or ((_NO_ENGINE, None),)
-    model, thinking = settings.model_name, settings.thinking
+    return _engine_at(servers, settings.model_name, settings)
+
+
+def listed_engine(model: ListedModel, settings: Settings) -> EngineClient | ReplicaSet:
+    """The servers of a model that guilds may choose. The log calls them by its name and their numbers."""
+    return _engine_at(settings.servers_of(model), model.model_id, settings, model.name)
+
+
+def _engine_at(
+    servers: Sequence[tuple[str, str | None]], model_id: str | None, settings: Settings, listed_as: str = ""
+) -> EngineClient | ReplicaSet:
+    thinking = settings.thinking
     if len(servers) == 1:
         url, key = servers[0]
-        return EngineClient(url, key, model=model, thinking=thinking)
-    replicas = [
-        Replica(number, url, EngineClient(url, key, model=model, thinking=thinking, name=numbered(number, url)))
-        for number, (url, key) in enumerate(servers, start=1)
-    ]
+        name = alone(url, listed_as) if listed_as else ""
+        return EngineClient(url, key, model=model_id, thinking=thinking, name=name)
+    replicas = []
+    for number, (url, key) in enumerate(servers, start=1):
+        name = numbered(number, url, listed_as)
+        client = EngineClient(url, key, model=model_id, thinking=thinking, name=name)
+        replicas.append(Replica(number, url, client, name=name))
     return ReplicaSet(replicas, patience=settings.reply_timeout / 2)
 
 
@@ -91,12 +107,17 @@ async def open_services(
         else:
             process = await stack.enter_async_context(EngineProcess(settings))
             engine = process.client
+        listed: dict[str, Engine] = {
+            model.name: await stack.enter_async_context(listed_engine(model, settings))
+            for model in settings.listed_models
+        }
+        models = ModelList(engine, listed)
         await asyncio.to_thread(prepare_database, settings.database_url)
         database = open_database(settings, application_id=application_id)
         stack.push_async_callback(database.close)
-        chat = ChatService(database=database, engine=engine, settings=settings)
+        chat = ChatService(database=database, engine=models, settings=settings)
         stack.push_async_callback(chat.close, 0.0)
-        yield Services(settings, database, engine, process, chat, PersonaService(database, engine, settings))
+        yield Services(settings, database, models, process, chat, PersonaService(database, models, settings))
 
 
 async def serve(settings: Settings) -> None:
@@ -111,15 +132,17 @@ async def serve(settings: Settings) -> None:
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT), reloaded_by_hangup(settings):
         # First: a port that is taken is told at once, and the numbers are there while the model loads.
         async with monitored(settings) as page, open_services(settings, application_id=None) as services:
-            page.engine = services.engine
-            log.info("started", engine=_engine_name(settings), model=settings.model)
+            page.models = services.models
+            begin_models(services.models.engines)
+            listed = [model.name for model in settings.listed_models]
+            log.info("started", engine=_engine_name(settings), model=settings.model, listed_models=listed)
             plan = settings.shard_plan
             by_lease = plan.count if plan is not None and plan.ids is None else None
             leases = Leases(services.database, num_shards=by_lease)
             jobs = RetentionJobs(database=services.database, settings=settings, lead=leases)
             leases.on_lead.append(jobs.run_now)
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
-            writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
+            writer = MemoryWriter(database=services.database, engine=services.models, settings=settings)
             memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
 
             async def start_jobs() -> None:

@@ -27,8 +27,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bot.addresses import check_url, is_loopback, openai_base_url, without_credentials
+from bot.addresses import check_url, is_loopback, openai_base_url
 from bot.errors import ConfigError
+from bot.listed_models import ListedModel, parse_keys, parse_models, server_urls
 from bot.shard_plan import ShardPlan, parse_shards
 from bot.units import CENTURY, Duration, Seconds, Size
 
@@ -37,7 +38,6 @@ EMBEDDED_MODEL = "smollm2"
 """The name of the small model that is installed with the program."""
 SPECULATE_MODES = ("auto", "ngram", "off")
 """What `speculate` may be besides a model."""
-_MAX_SERVERS = 64
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     # Engine: our own on this machine, or any OpenAI-compatible servers at engine_url
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
+    models: str | None = Field(None, repr=False)
+    model_api_keys: SecretStr | None = None
     model: str = EMBEDDED_MODEL
     models_dir: str = Field("data/models", min_length=1)
     model_hint: bool = True
@@ -204,22 +206,22 @@ class Settings(BaseSettings):
     @classmethod
     def _engine_base_urls(cls, value: str | None) -> str | None:
         """One URL, or several with commas between them."""
-        if value is None:
-            return None
-        given = [part for part in value.split(",") if part.strip()]
-        if len(given) > _MAX_SERVERS:
-            raise ValueError(f"names {len(given)} servers; {_MAX_SERVERS} are the most")
-        urls: list[str] = []
-        for number, part in enumerate(given or [value], start=1):
-            try:
-                url = openai_base_url(part)
-            except ValueError as error:
-                raise ValueError(str(error) if len(given) < 2 else f"number {number} {error}") from None
-            shown = without_credentials(url).lower()
-            if shown in (without_credentials(each).lower() for each in urls):
-                raise ValueError(f"number {number} is there twice: {shown}")
-            urls.append(url)
-        return ",".join(urls)
+        return None if value is None else ",".join(server_urls(value))
+
+    @field_validator("models")
+    @classmethod
+    def _readable_models(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_models(value)
+        return value
+
+    @field_validator("model_api_keys")
+    @classmethod
+    def _keys_of_listed_models(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and "models" in info.data:  # else the list is wrong, and told of
+            listed = parse_models(info.data["models"] or "")
+            parse_keys(value.get_secret_value(), {model.name: model for model in listed})
+        return value
 
     @field_validator("engine_api_key")
     @classmethod
@@ -387,6 +389,21 @@ class Settings(BaseSettings):
         key = None if self.engine_api_key is None else self.engine_api_key.get_secret_value()
         keys = [part.strip() or None for part in key.split(",")] if key and len(urls) > 1 else [key]
         return tuple(zip(urls, keys if len(keys) > 1 else keys * len(urls), strict=True))
+
+    @property
+    def listed_models(self) -> tuple[ListedModel, ...]:
+        """The models that guilds may choose besides the default one."""
+        return () if self.models is None else parse_models(self.models)
+
+    def servers_of(self, model: ListedModel) -> tuple[tuple[str, str | None], ...]:
+        """Each server of a listed model with its API key. One that is also at GUILDLLAMA_ENGINE_URL has that key."""
+        given = self.model_api_keys
+        listed = {each.name: each for each in self.listed_models}
+        keys = parse_keys(given.get_secret_value(), listed).get(model.name, ()) if given is not None else ()
+        if keys:
+            return tuple(zip(model.urls, keys if len(keys) > 1 else keys * len(model.urls), strict=True))
+        known = dict(self.engine_servers)
+        return tuple((url, known.get(url)) for url in model.urls)
 
     @property
     def model_name(self) -> str | None:

@@ -21,7 +21,7 @@ from bot.discord_app.context import CommandContext
 from bot.discord_app.languages import Languages
 from bot.discord_app.permissions.gate import PermissionGate
 from bot.discord_app.registration.command_sync import sync_commands
-from bot.engine_client.engine import Engine
+from bot.engine_client.model_list import ModelList
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.guilds.administration.blocks import MemberBlocks
@@ -53,8 +53,8 @@ class Services(Protocol):
         """Personas of guilds and members."""
 
     @property
-    def engine(self) -> Engine:
-        """The model."""
+    def models(self) -> ModelList:
+        """The models."""
 
     @property
     def database(self) -> Database:
@@ -173,4 +173,4 @@ def make_bot(
 def _prompt_cache(services: Services, settings: Settings) -> PromptCache:
     keeps_files = settings.engine_url is None and settings.kv_dir is not None
     pseudonyms = Pseudonyms(settings, lambda: services.database.application_id)
-    return PromptCache(services.engine, pseudonyms, keeps_files=keeps_files)
+    return PromptCache(services.models, pseudonyms, keeps_files=keeps_files)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from bot.engine_client.engine import Engine
+from bot.engine_client.errors import ContextExceeded
 from bot.engine_client.messages import Delta, Message
 from bot.engine_client.pseudonyms import Pseudonyms
+from bot.errors import PromptTooLong
 from bot.settings import Settings
 from models.application import TERMINAL
 from models.types import DialogKey
@@ -50,13 +52,16 @@ class ShortAnswers:
             cache_salt=self._pseudonyms.cache_salt(key),
             response_format=response_format,
         )
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Delta):
-                    pieces.append(event.text)
-                    num_chars += len(event.text)
-                    if num_chars > _MAX_CHARS:
-                        break
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Delta):
+                        pieces.append(event.text)
+                        num_chars += len(event.text)
+                        if num_chars > _MAX_CHARS:
+                            break
+        except ContextExceeded as exceeded:  # unlike the prompt of a reply, this one cannot be made shorter
+            raise PromptTooLong(exceeded.context_length, exceeded.num_prompt_tokens) from exceeded
         return "".join(pieces)
 
 

@@ -47,6 +47,8 @@ class ChatRequest:
     text: str
     interaction_id: int | None = None
     """The interaction or message that asked: a second event with this id is ignored."""
+    model: str | None = None
+    """The name of the model that the guild has chosen; None: the default one."""
     limits: ReplyLimits | None = None
     """What the member and the guild may ask for; None: only what the guild has stored for a day."""
     content_filter: ContentFilter | None = None

@@ -11,6 +11,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from bot.attachments.reader import FileReader
 from bot.attachments.types import FileLimits
@@ -35,9 +36,11 @@ from bot.chat.turn_runner import TurnRunner
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
 from bot.engine_client.engine import Engine
+from bot.engine_client.model_list import ModelList
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.keyed_locks import KeyedLocks
+from bot.listed_models import DEFAULT_MODEL
 from bot.memory.quiet import QuietTime
 from bot.settings import Settings
 from bot.storage import translate_database_errors
@@ -46,12 +49,16 @@ from bot.text import clean_text, has_nul
 from models.database import Database
 from models.types import DialogKey, StopRequester
 
+_Lane = tuple[str, int]
+"""A model, and the number of the server among those that have it."""
+
 
 class ChatService:
     """Serves many dialogs concurrently, and the messages of one dialog in order of arrival."""
 
-    def __init__(self, *, database: Database, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
+    def __init__(self, *, database: Database, engine: Engine | ModelList, settings: Settings) -> None:
+        """`engine`: the only model, or all that guilds may choose."""
+        self.models = ModelList.of(engine)
         self._settings = settings
         self._turns = TurnLog(database, settings)
         self.file_reader = FileReader(FileLimits.of(settings), settings.discord_cdn_url)
@@ -69,14 +76,21 @@ class ChatService:
         self.limiter = Limiter()
         """Messages a minute and replies at once, of members and guilds."""
         self._pseudonyms = Pseudonyms(settings, lambda: database.application_id)
-        self._wait_estimates: defaultdict[int, WaitEstimate] = defaultdict(WaitEstimate)
+        self._wait_estimates: defaultdict[_Lane, WaitEstimate] = defaultdict(WaitEstimate)
         """One for each server: its replies say nothing of how long another one's messages wait."""
-        self._sending = Sending(
-            lambda guild: self._wait_estimates[self._lane(guild)],
-            is_fair=lambda: settings.engine_url is None or engine.shares_time,
-        )
-        intake = FileIntake(self.file_reader, engine, settings)
-        self._runner = TurnRunner(database, engine, settings, self._turns, self._sending, intake, images)
+        self._sending = Sending(lambda group: self._wait_estimates[self._lane(*group)], is_fair=self._is_fair)
+        self._runners = {
+            name: TurnRunner(
+                database,
+                each,
+                settings,
+                self._turns,
+                self._sending,
+                FileIntake(self.file_reader, each, settings),
+                images,
+            )
+            for name, each in self.models.engines.items()
+        }
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
@@ -88,7 +102,7 @@ class ChatService:
         Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
         """
         has_files = bool(request.offers) or any(file.kind == "file" for file in request.files)
-        with TurnMeter("new") as meter:
+        with self._meter("new", request) as meter:
             text = self._validated(request.text, may_be_empty=has_files)
             return meter.replied(await self._serve(replace(request, text=text), "new", on_delta, meter))
 
@@ -98,7 +112,7 @@ class ChatService:
         The history contains the present reply until the new one is stored; after that it is kept as a variant.
         Raises NothingToRegenerate, or what `chat` raises.
         """
-        with TurnMeter("regenerate") as meter:
+        with self._meter("regenerate", request) as meter:
             return meter.replied(await self._serve(request, "regenerate", on_delta, meter))
 
     async def continue_reply(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
@@ -106,16 +120,25 @@ class ChatService:
 
         Raises NothingToRegenerate, or what `chat` raises.
         """
-        with TurnMeter("continue") as meter:
+        with self._meter("continue", request) as meter:
             return meter.replied(await self._serve(request, "continue", on_delta, meter))
 
-    def _lane(self, key: DialogKey) -> int:
-        """The server that messages of this guild, or of this person's direct messages, wait for."""
-        return self._engine.lane(self._pseudonyms.cache_salt(key))
+    def _meter(self, kind: TurnKind, request: ChatRequest) -> TurnMeter:
+        return TurnMeter(kind, self.models.applying(request.model))
 
-    def _loading(self) -> str | None:
+    def _lane(self, model: str, key: DialogKey) -> _Lane:
+        """The server that messages of this guild, or of this person's direct messages, wait for."""
+        return model, self.models.engines[model].lane(self._pseudonyms.cache_salt(key))
+
+    def _is_fair(self, group: tuple[str, DialogKey]) -> bool:
+        model, _guild = group
+        is_own = model == DEFAULT_MODEL and self._settings.engine_url is None
+        return is_own or self.models.engines[model].shares_time
+
+    def _loading(self, model: str) -> str | None:
         """How far the model is loaded; None: it is."""
-        return self._engine.load_progress if self._engine.state == "loading" else None
+        engine = self.models.engines[model]
+        return engine.load_progress if engine.state == "loading" else None
 
     async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta, meter: TurnMeter) -> ChatReply:
         """Wait for the dialog's earlier messages, then run a turn."""
@@ -127,7 +150,8 @@ class ChatService:
         async with contextlib.AsyncExitStack() as stack:
             asked_by = request.place.nonce if request.place else request.interaction_id
             member, guild = member_key(request.key), guild_key(request.key)
-            lane = self._lane(request.key)
+            model = self.models.applying(request.model)
+            lane = self._lane(model, guild)
             slot = stack.enter_context(self._admission.admit(member, dialog, guild=guild, asked_by=asked_by, lane=lane))
             self.limiter.take(request.key, request.limits, is_repeat=request.is_repeat)
             stack.enter_context(self._counted_as_in_flight())
@@ -135,7 +159,7 @@ class ChatService:
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
             estimate = self._wait_estimates[lane]
-            waiting = Waiting(slot, estimate, self._loading)
+            waiting = Waiting(slot, estimate, partial(self._loading, model))
             progress = ReplyProgress(
                 request, waiting, live, estimate, shows_thinking_time=self._settings.show_thinking_time
             )
@@ -147,7 +171,7 @@ class ChatService:
                 await stack.enter_async_context(self._locks.hold(dialog))
                 waiting.behind_own = False
                 await stack.enter_async_context(self.limiter.turn(request.key, request.limits))
-                sent = await self._sending.turn(guild)
+                sent = await self._sending.turn((model, guild))
                 stack.callback(sent.release)
                 progress.on_first_token.append(sent.release)
 
@@ -162,7 +186,7 @@ class ChatService:
             self._running[dialog] = control
             failed = True
             try:
-                reply = await self._runner.run(request, kind, control, message, progress, live)
+                reply = await self._runners[model].run(request, kind, control, message, progress, live)
                 failed = False
                 return reply
             finally:
@@ -180,7 +204,9 @@ class ChatService:
         for slot in self._admission.of(member_key(key)):
             line = slot.line()
             estimate = self._wait_estimates[slot.lane]
-            status = WaitStatus(len(line), estimate.seconds(line), loading=self._engine.state == "loading")
+            model, _number = slot.lane
+            loading = self._loading(model) is not None
+            status = WaitStatus(len(line), estimate.seconds(line), loading=loading)
             found.append(WaitingInfo(slot.asked_by, status))
         return tuple(found)
 

@@ -26,6 +26,7 @@ from bot.errors import (
     ReplyFiltered,
     ShuttingDown,
 )
+from bot.listed_models import DEFAULT_MODEL
 from bot.telemetry.metrics import (
     FIRST_TOKEN_SECONDS,
     PROMPT_TOKENS,
@@ -73,8 +74,10 @@ def outcome_of_reply(reply: ChatReply) -> TurnOutcome:
 class TurnMeter:
     """A block that answers one message. Tell it of the reply, or let the error out."""
 
-    def __init__(self, kind: TurnKind) -> None:
+    def __init__(self, kind: TurnKind, model: str = DEFAULT_MODEL) -> None:
+        """`model`: the name of the model that is to answer."""
         self._kind = kind
+        self._model = model
         self._began_at = time.monotonic()
         self._reply: ChatReply | None = None
         self._is_running = self._has_token = False
@@ -92,8 +95,8 @@ class TurnMeter:
             outcome = outcome_of_error(error)
         elif self._reply is not None:
             outcome = outcome_of_reply(self._reply)
-        TURNS.labels(self._kind, outcome).inc()
-        note(outcome=outcome)
+        TURNS.labels(self._kind, outcome, self._model).inc()
+        note(outcome=outcome, model=self._model)
 
     def turn_came(self) -> None:
         """The message waits for no other one any more."""
@@ -103,16 +106,16 @@ class TurnMeter:
 
     def first_token(self) -> None:
         """The first token of the reply came, also if it belongs to a thought."""
-        FIRST_TOKEN_SECONDS.observe(time.monotonic() - self._began_at)
+        FIRST_TOKEN_SECONDS.labels(self._model).observe(time.monotonic() - self._began_at)
         event("first token")
 
     def replied(self, reply: ChatReply) -> ChatReply:
         """The reply is complete; returned as it is."""
         self._reply = reply
-        PROMPT_TOKENS.inc(reply.prompt_tokens)
-        REPLY_TOKENS.inc(reply.completion_tokens)
+        PROMPT_TOKENS.labels(self._model).inc(reply.prompt_tokens)
+        REPLY_TOKENS.labels(self._model).inc(reply.completion_tokens)
         if not reply.is_empty and reply.saved:
-            REPLY_SECONDS.observe(time.monotonic() - self._began_at)
+            REPLY_SECONDS.labels(self._model).observe(time.monotonic() - self._began_at)
         note(
             turn=reply.turn_id,
             prompt_tokens=reply.prompt_tokens,

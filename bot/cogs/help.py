@@ -47,8 +47,9 @@ guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `panel` · `show` · `set` · `reset` · `channels` · `roles` · `memory` · `limits` · `filter` · `export` · \
-`import` – what this guild decides, where I answer whom, how much, who shares a conversation, whether I take notes
+**/config** `panel` · `show` · `set` · `model` · `reset` · `channels` · `roles` · `memory` · `limits` · `filter` · \
+`export` · `import` – what this guild decides, which model answers, where I answer whom, how much, who shares a \
+conversation, whether I take notes
 **/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
 **/admin** `stats` · `audit` – how much I am used; what admins did with me
 **/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""

@@ -37,6 +37,10 @@ class Engine(Protocol):
     def context_length(self) -> int | None:
         """The model's context in tokens, or None until a server has reported it."""
 
+    @property
+    def known_model(self) -> str | None:
+        """The name that is asked for, or None before the first request."""
+
     def lane(self, cache_salt: str) -> int:
         """Which line this tenant's messages wait in: the number of its server."""
 

@@ -1,7 +1,8 @@
 """Has the engine drop what it still keeps of prompts, when the texts in them are deleted.
 
 The engine's unit is what its prompts were salted with: a guild, or one person's direct messages. So the others of a
-guild find nothing cached either, and their next replies begin a moment later.
+guild find nothing cached either, and their next replies begin a moment later. The salt is the same for each model: a
+guild may have chosen another one before, so all of them are told.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 import structlog
 
 from bot.engine_client.engine import Engine
+from bot.engine_client.model_list import ModelList
 from bot.engine_client.pseudonyms import Pseudonyms
 from models.types import DialogKey
 
@@ -28,8 +30,9 @@ class PromptCache:
     If its cache is only memory, it is gone with the engine. If it also keeps files, it is asked again until it answers.
     """
 
-    def __init__(self, engine: Engine, pseudonyms: Pseudonyms, *, keeps_files: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine | ModelList, pseudonyms: Pseudonyms, *, keeps_files: bool = False) -> None:
+        """`keeps_files`: whether the default model's engine does."""
+        self._models = ModelList.of(engine)
         self._pseudonyms = pseudonyms
         self._keeps_files = keeps_files
         self._missed: set[str] = set()
@@ -41,7 +44,7 @@ class PromptCache:
         erased: list[bool] = []
         try:
             async with asyncio.timeout(_SECONDS):
-                erased = await asyncio.gather(*(self._engine.erase_cache(salt) for salt in salts))
+                erased = await asyncio.gather(*(self._erase(salt) for salt in salts))
         except TimeoutError:
             log.warning("the engine's cache could not be erased", reason="no answer in time")
         if self._keeps_files:
@@ -49,9 +52,16 @@ class PromptCache:
             if self._missed and (self._retrying is None or self._retrying.done()):
                 self._retrying = asyncio.create_task(self._retry(), name="erase the engine's files")
 
+    async def _erase(self, salt: str) -> bool:
+        """Have all models' engines drop it; whether the default one's has."""
+        default, *_others = await asyncio.gather(
+            *(engine.erase_cache(salt) for engine in self._models.engines.values())
+        )
+        return default
+
     async def _retry(self) -> None:
         while self._missed:
             await asyncio.sleep(_RETRY_SECONDS)
             for salt in sorted(self._missed):
-                if await self._engine.erase_cache(salt):
+                if await self._models.default.erase_cache(salt):
                     self._missed.discard(salt)

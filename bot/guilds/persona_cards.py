@@ -65,12 +65,12 @@ class PersonaCards:
         self._library = library
         self._on_change = on_change
 
-    async def size(self, card: CharacterCard) -> PersonaSize | None:
+    async def size(self, key: DialogKey, card: CharacterCard) -> PersonaSize | None:
         """What the character takes of the context in every prompt; None if the engine cannot count now.
 
         Raises PersonaTooLong for one that takes too much.
         """
-        return await self._limits.check_character(limited_text(card))
+        return await self._limits.check_character(key, limited_text(card))
 
     async def free_name(self, key: DialogKey, card: CharacterCard, *, own: bool, name: str, replace: bool) -> str:
         """The name that the persona would have. Raises PersonaExists, or what the check of a name does."""
@@ -93,7 +93,7 @@ class PersonaCards:
         actor_id: int | None,
     ) -> PersonaInfo:
         """Put a card into a library. `picture`: a PNG. Raises PersonaExists, TooManyPersonas or PersonaTooLong."""
-        await self.size(card)
+        await self.size(key, card)
         name, now = required_name(name), datetime.now(UTC)
         stored = StoredCard(template_of(card), write(with_greeting(card.raw, greeting)), picture)
         tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in card.tags if len(tag) <= MAX_TAG_CHARS))

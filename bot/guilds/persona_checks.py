@@ -1,18 +1,20 @@
-"""What the name, the tags and the text of a persona may be. Knows the engine, which counts tokens, and no database."""
+"""What the name, the tags and the text of a persona may be. Knows the models, which count tokens, and no database."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
+from bot.engine_client.model_list import ModelList
 from bot.errors import BotError, EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
 from bot.i18n.language import gettext as _
 from bot.settings import Settings
 from bot.text import clean_text, has_nul
 from models.queries.tenants.personas import name_key
+from models.types import DialogKey
 
 MAX_NAME_CHARS = 80
 MAX_TAGS = 10
@@ -70,13 +72,17 @@ def tags_of(text: str) -> tuple[str, ...]:
 
 
 class PersonaLimits:
-    """Checks texts against the operator's limit and the model's context."""
+    """Checks texts against the operator's limit and the context of the model that the guild has chosen."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
+    def __init__(
+        self, models: ModelList, settings: Settings, chosen: Callable[[DialogKey], Awaitable[str | None]]
+    ) -> None:
+        """`chosen`: the name of the model that the key's guild has chosen."""
+        self._models = models
         self._settings = settings
+        self._chosen = chosen
 
-    async def check(self, prompt: str) -> tuple[str, PersonaSize | None]:
+    async def check(self, key: DialogKey, prompt: str) -> tuple[str, PersonaSize | None]:
         """The text as it is stored, and its size; None if the engine cannot count now.
 
         Raises EmptyText, NulCharacters or PersonaTooLong.
@@ -86,26 +92,26 @@ class PersonaLimits:
         prompt = clean_text(prompt)
         if not prompt:
             raise EmptyText("persona")
-        return prompt, await self._within(prompt, self._settings.max_persona_chars)
+        return prompt, await self._within(key, prompt, self._settings.max_persona_chars)
 
-    async def check_character(self, text: str) -> PersonaSize | None:
+    async def check_character(self, key: DialogKey, text: str) -> PersonaSize | None:
         """The size of what a character puts into every prompt. Raises PersonaTooLong."""
-        return await self._within(text, self._settings.max_character_chars)
+        return await self._within(key, text, self._settings.max_character_chars)
 
-    async def _within(self, text: str, limit: int) -> PersonaSize | None:
+    async def _within(self, key: DialogKey, text: str, limit: int) -> PersonaSize | None:
         if len(text) > limit:
             raise PersonaTooLong(limit, len(text))
-        size = await self.size(text)
+        size = await self.size(key, text)
         if size is not None and size.tokens > size.context // 2:
             raise PersonaTooLong(size.context // 2, size.tokens, "tokens")
         return size
 
-    async def size(self, prompt: str) -> PersonaSize | None:
+    async def size(self, key: DialogKey, prompt: str) -> PersonaSize | None:
         """What a prompt with nothing else in it takes; None if the engine cannot count now."""
         try:
             # Many chat formats cannot encode a prompt without a user message.
             dialog = [Message(role="system", content=prompt), Message(role="user", content="Hi")]
-            counted = await self._engine.count(dialog)
+            counted = await self._models.engine(await self._chosen(key)).count(dialog)
         except EngineUnavailable:
             return None  # the limit in characters was checked, and the first message will check that it fits
         if counted is None:

@@ -112,7 +112,7 @@ class PersonaLibrary:
     ) -> tuple[PersonaInfo, PersonaSize | None]:
         """Add an entry. Raises what PersonaLimits.check does, PersonaExists or TooManyPersonas."""
         name, tag_list = required_name(name), tags_of(tags)
-        prompt, size = await self._limits.check(prompt)
+        prompt, size = await self._limits.check(key, prompt)
         now = datetime.now(UTC)
         stored = await self._change(
             lambda session: queries.create_persona(
@@ -134,7 +134,7 @@ class PersonaLibrary:
         self, key: DialogKey, persona_id: int, prompt: str, *, own: bool, actor_id: int | None
     ) -> tuple[PersonaInfo, PersonaSize | None]:
         """Store a new version of an entry. Raises what PersonaLimits.check does, or PersonaGone."""
-        prompt, size = await self._limits.check(prompt)
+        prompt, size = await self._limits.check(key, prompt)
         now = datetime.now(UTC)
         stored = await self._change(
             lambda session: queries.edit_persona(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bot.engine_client.engine import Engine
+from bot.engine_client.model_list import ModelList
 from bot.guilds.persona_cards import PersonaCards
 from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
 from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
@@ -52,10 +53,12 @@ class SavedPersona:
 class PersonaService:
     """The personas of every guild. Each method raises DatabaseUnavailable if the database cannot be used."""
 
-    def __init__(self, database: Database, engine: Engine, settings: Settings) -> None:
+    def __init__(self, database: Database, engine: Engine | ModelList, settings: Settings) -> None:
+        """`engine`: the only model, or all that guilds may choose."""
         self._database = database
         self._settings = settings
-        self.limits = PersonaLimits(engine, settings)
+        self._models = ModelList.of(engine)
+        self.limits = PersonaLimits(self._models, settings, self._chosen_model)
         self.changed = asyncio.Event()
         """Set when a guild's personas change, or where they answer: wakes who shows them."""
         self.library = PersonaLibrary(database, self.limits, self.changed.set)
@@ -63,6 +66,13 @@ class PersonaService:
         self.pictures = PersonaPictures(database, self.changed.set)
         self.profiles = GuildProfiles(database)
         self.scenes = Scenes(database)
+
+    async def _chosen_model(self, key: DialogKey) -> str | None:
+        if len(self._models.engines) == 1:
+            return None
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await queries.chosen_model(session, key=key)
 
     async def show(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> PersonaText:
         """The persona that answers a message of this key there: the narrowest that is set, else the default."""
@@ -98,7 +108,7 @@ class PersonaService:
         Raises EmptyText, NulCharacters, TooLong, PersonaTooLong or TooManyPersonas, and then writes nothing.
         """
         name, own = clean_name(name), level == "member"
-        prompt, size = await self.limits.check(prompt)
+        prompt, size = await self.limits.check(key, prompt)
         now = datetime.now(UTC)
 
         async def store(session: Session) -> PersonaText:

@@ -15,6 +15,7 @@ import structlog
 
 from bot.engine_client.engine import Engine
 from bot.engine_client.messages import Message
+from bot.engine_client.model_list import ModelList
 from bot.errors import BotError
 from bot.failpoint import failpoint
 from bot.log import reason_of
@@ -40,16 +41,21 @@ _PAUSE = timedelta(minutes=1)
 
 
 class MemoryWriter:
-    """Writes with one engine into one database."""
+    """Writes into one database, with the model that each guild has chosen."""
 
-    def __init__(self, *, database: Database, engine: Engine, settings: Settings) -> None:
+    def __init__(self, *, database: Database, engine: Engine | ModelList, settings: Settings) -> None:
+        """`engine`: the only model, or all that guilds may choose."""
         self._database = database
-        self._answers = ShortAnswers(engine, settings, lambda: database.application_id)
+        self._models = ModelList.of(engine)
+        self._answers = {
+            name: ShortAnswers(each, settings, lambda: database.application_id)
+            for name, each in self._models.engines.items()
+        }
         self._settings = settings
 
     async def may_ask(self, task: MemoryTask) -> bool:
         """Whether nobody else uses this dialog's engine now, as far as it tells: another process of the bot may."""
-        return not await self._answers.are_busy(task.key)
+        return not await self._answers_for(task).are_busy(task.key)
 
     def is_due(self, task: MemoryTask, now: datetime) -> bool:
         """Whether there is something to write for this dialog."""
@@ -95,6 +101,9 @@ class MemoryWriter:
             limit = last + 1  # the context is shorter than what was asked for
         return 0 if task.num_new < max(1, limit) else task.num_new - limit // 2
 
+    def _answers_for(self, task: MemoryTask) -> ShortAnswers:
+        return self._answers[self._models.applying(task.guild_model)]
+
     async def _cover(self, task: MemoryTask) -> None:
         """Let the summary cover the pairs that the prompt loses, a few at a time, and look for their facts first."""
         left = self._num_to_cover(task)
@@ -114,9 +123,9 @@ class MemoryWriter:
             if not pairs:
                 return
             await self._find_facts(task, [pair for pair in pairs if pair.turn_id > task.facts_to_turn_id])
-            line = await self._summary_line(task.key, prompts.summary_prompt(pairs))
+            line = await self._summary_line(task, prompts.summary_prompt(pairs))
             lines = [each for each in ("" if before is None else before.text).split("\n") if each]
-            text = await self._shortened(task.key, [*lines, line] if line else lines)
+            text = await self._shortened(task, [*lines, line] if line else lines)
             if not await self._store_summary(task, text, before, pairs):
                 return  # a pair was changed meanwhile: the next time begins with what is there then
             left -= len(pairs)
@@ -137,20 +146,20 @@ class MemoryWriter:
         failpoint("after_summary")
         return stored
 
-    async def _shortened(self, key: DialogKey, lines: list[str]) -> str:
+    async def _shortened(self, task: MemoryTask, lines: list[str]) -> str:
         """The lines of a summary within MAX_SUMMARY: the older half is put together, or the oldest ones go."""
         if len("\n".join(lines)) > MAX_SUMMARY and len(lines) > 2:
             older, newer = lines[: len(lines) // 2], lines[len(lines) // 2 :]
-            line = await self._summary_line(key, prompts.shorter_prompt(older))
+            line = await self._summary_line(task, prompts.shorter_prompt(older))
             if line and len(line) < len("\n".join(older)):
                 lines = [line, *newer]
         while len("\n".join(lines)) > MAX_SUMMARY:
             del lines[0]
         return "\n".join(lines)
 
-    async def _summary_line(self, key: DialogKey, prompt: Sequence[Message]) -> str:
-        answer = await self._answers.ask(
-            key, prompt, max_tokens=prompts.SUMMARY_TOKENS, response_format=prompts.summary_format()
+    async def _summary_line(self, task: MemoryTask, prompt: Sequence[Message]) -> str:
+        answer = await self._answers_for(task).ask(
+            task.key, prompt, max_tokens=prompts.SUMMARY_TOKENS, response_format=prompts.summary_format()
         )
         return clean_summary_line(prompts.read_summary(answer))
 
@@ -172,7 +181,7 @@ class MemoryWriter:
             found: list[str] = []
             message = without_questions(pair.user) if pair.wants_facts else ""
             if message:
-                answer = await self._answers.ask(
+                answer = await self._answers_for(task).ask(
                     task.key,
                     prompts.fact_prompt(message),
                     max_tokens=prompts.FACT_TOKENS,

@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 import prometheus_client as prometheus
 
+from bot.listed_models import DEFAULT_MODEL
+
 PREFIX: Final = "guildllama_bot"
 REGISTRY: Final = prometheus.CollectorRegistry()
 
@@ -40,6 +42,9 @@ CLEANED: Final = (
 """The rows of a cleanup's report."""
 GATEWAY_EVENTS: Final = ("lost", "resumed", "ready")
 LOG_LEVELS: Final = ("warning", "error")
+
+_DEFAULT = (DEFAULT_MODEL,)
+"""The model that there always is; `begin_models` adds those that the operator lists."""
 
 _WAIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
 _REPLY_BUCKETS = (0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -79,18 +84,25 @@ INFO = _gauge("info", "1; the version, the kind of database, and whose engine it
 
 # ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-TURNS = _counter("turns", "Messages to be answered, by how they ended", kind=TURN_KINDS, outcome=TURN_OUTCOMES)
+TURNS = _counter(
+    "turns", "Messages to be answered, by how they ended and the model", kind=TURN_KINDS, outcome=TURN_OUTCOMES,
+    model=_DEFAULT,
+)  # fmt: skip
 WAITING = _gauge("waiting", "Messages that wait for the first token of their reply")
 RUNNING = _gauge("running", "Messages whose turn has come and not ended: the model is asked, or its reply is written")
 QUEUE_SECONDS = _histogram("queue_seconds", "Time from a message's admission until its turn comes", _WAIT_BUCKETS)
 FIRST_TOKEN_SECONDS = _histogram(
-    "first_token_seconds", "Time from a message's admission to the first token of its reply", _WAIT_BUCKETS
-)
+    "first_token_seconds", "Time from a message's admission to the first token of its reply", _WAIT_BUCKETS,
+    model=_DEFAULT,
+)  # fmt: skip
 REPLY_SECONDS = _histogram(
-    "reply_seconds", "Time from a message's admission until its complete reply is stored", _REPLY_BUCKETS
+    "reply_seconds", "Time from a message's admission until its complete reply is stored", _REPLY_BUCKETS,
+    model=_DEFAULT,
+)  # fmt: skip
+PROMPT_TOKENS = _counter(
+    "prompt_tokens", "Prompt tokens of finished replies, as the engine counts them", model=_DEFAULT
 )
-PROMPT_TOKENS = _counter("prompt_tokens", "Prompt tokens of finished replies, as the engine counts them")
-REPLY_TOKENS = _counter("reply_tokens", "Tokens of finished replies, as the engine counts them")
+REPLY_TOKENS = _counter("reply_tokens", "Tokens of finished replies, as the engine counts them", model=_DEFAULT)
 
 # ── Discord ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,12 +138,23 @@ CLEANUP_RUNS = _counter("cleanup_runs", "Runs of the cleanup", outcome=CLEANUP_O
 CLEANUP_SECONDS = _histogram("cleanup_seconds", "Time of a cleanup", _REPLY_BUCKETS)
 CLEANUP_ROWS = _counter("cleanup_rows", "Rows that cleanups ended or deleted", what=CLEANED)
 CLEANUP_LAST = _gauge("cleanup_last_timestamp_seconds", "When a cleanup was last done; 0: not since the start")
-ENGINE_UP = _gauge("engine_up", "1 if the engine said at this scrape that it is ready")
+ENGINE_UP = _gauge("engine_up", "1 if the engine of the default model said at this scrape that it is ready")
+MODEL_UP = _gauge("model_up", "1 if a listed model's server said at this scrape that it is ready", "model")
 ENGINE_METRICS_UP = _gauge("engine_metrics_up", "1 if the engine's own numbers are part of this page")
 ENGINE_RESTARTS = _counter("engine_restarts", "How often the bot has restarted its engine")
 LOG_LINES = _counter("log_lines", "Lines of the log that are warnings or errors", level=LOG_LEVELS)
 
 prometheus.ProcessCollector(registry=REGISTRY)  # memory, CPU time and open files, by their usual names
+
+
+def begin_models(names: Iterable[str]) -> None:
+    """Have the series of these models at 0: see `_counter`."""
+    for name in names:
+        for kind in TURN_KINDS:
+            for outcome in TURN_OUTCOMES:
+                TURNS.labels(kind, outcome, name)
+        for each in (FIRST_TOKEN_SECONDS, REPLY_SECONDS, PROMPT_TOKENS, REPLY_TOKENS):
+            each.labels(name)
 
 
 def observe_transaction(kind: Literal["read", "write"], waited: float, seconds: float, failed: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import prometheus_client as prometheus
@@ -41,6 +41,14 @@ class Engine(Protocol):
         """How each of several servers is; of one, nothing."""
 
 
+class Models(Protocol):
+    """The models of the bot."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engine of each by its name, that of the default one first."""
+
+
 def engine_families(text: str) -> list[Metric]:
     """The numbers of our own engine in this text, by the names that it gives them; [] if it cannot be read."""
     if len(text) > MAX_ENGINE_CHARS:
@@ -52,17 +60,21 @@ def engine_families(text: str) -> list[Metric]:
     return [family for name, family in families.items() if name.startswith(ENGINE_PREFIX) and family.samples]
 
 
-def families_of_all(texts: Sequence[str]) -> list[Metric]:
-    """`engine_families` of these servers; if there are several, with the server's number as the label `replica`."""
-    if len(texts) == 1:
-        return engine_families(texts[0])
+def families_of_all(texts: Mapping[str, Sequence[str]]) -> list[Metric]:
+    """`engine_families` of the servers of these models.
+
+    Of several models each sample has its model's name as the label `model`, and where a model has several servers the
+    server's number as `replica`.
+    """
     merged: dict[str, Metric] = {}
-    for number, text in enumerate(texts, start=1):
-        for family in engine_families(text):
-            into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            into.samples += [
-                sample._replace(labels={**sample.labels, "replica": str(number)}) for sample in family.samples
-            ]
+    for model, pages in texts.items():
+        for number, text in enumerate(pages, start=1):
+            labels = {"model": model} if len(texts) > 1 else {}
+            if len(pages) > 1:
+                labels["replica"] = str(number)
+            for family in engine_families(text):
+                into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                into.samples += [sample._replace(labels={**sample.labels, **labels}) for sample in family.samples]
     return list(merged.values())
 
 
@@ -75,10 +87,10 @@ class _Families(Collector):
 
 
 class MetricsPage:
-    """The text that Prometheus scrapes. `engine` is None until there is one."""
+    """The text that Prometheus scrapes. `models` is None until there are engines."""
 
     def __init__(self) -> None:
-        self.engine: Engine | None = None
+        self.models: Models | None = None
         self._lock = asyncio.Lock()
         self._page = b""
         self._made_at = -_SHARED_SECONDS
@@ -92,9 +104,12 @@ class MetricsPage:
             return self._page
 
     async def _make(self) -> bytes:
-        is_up, texts = await self._ask_engine()
-        families = await asyncio.to_thread(families_of_all, texts)
-        metrics.ENGINE_UP.set(is_up)
+        engines = {} if self.models is None else self.models.engines
+        asked = dict(zip(engines, await asyncio.gather(*map(_ask, engines.values())), strict=True))
+        families = await asyncio.to_thread(families_of_all, {name: texts for name, (_, texts) in asked.items()})
+        metrics.ENGINE_UP.set(next((is_up for is_up, _ in asked.values()), False))
+        for name, (is_up, _) in list(asked.items())[1:]:
+            metrics.MODEL_UP.labels(name).set(is_up)
         metrics.ENGINE_METRICS_UP.set(bool(families))
         own = prometheus.generate_latest(metrics.REGISTRY)
         rest = prometheus.CollectorRegistry()
@@ -102,12 +117,11 @@ class MetricsPage:
         rest.register(_Families([*replica_families(reports), *families]))
         return own + prometheus.generate_latest(rest)
 
-    async def _ask_engine(self) -> tuple[bool, Sequence[str]]:
-        if self.engine is None:
-            return False, ()
-        try:
-            async with asyncio.timeout(SCRAPE_SECONDS):
-                is_up, texts = await asyncio.gather(self.engine.ready(), self.engine.metrics_pages())
-        except (TimeoutError, RuntimeError):  # RuntimeError: the client was closed, as the bot stops
-            return False, ()
-        return is_up, texts
+
+async def _ask(engine: Engine) -> tuple[bool, Sequence[str]]:
+    """Whether it would answer now, and its servers' numbers."""
+    try:
+        async with asyncio.timeout(SCRAPE_SECONDS):
+            return await asyncio.gather(engine.ready(), engine.metrics_pages())
+    except (TimeoutError, RuntimeError):  # RuntimeError: the client was closed, as the bot stops
+        return False, ()

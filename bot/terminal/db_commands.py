@@ -103,11 +103,13 @@ def guilds_command(application: OnlyApplication = None, as_json: AsJson = False)
             line.dialogs,
             line.turns,
             line.last_active_at,
+            line.model,
             line.removed_at,
         )
         for line in lines
     )
-    print_table("Guilds", ("application", "guild", "members", "dialogs", "turns", "last active", "removed"), rows)
+    columns = ("application", "guild", "members", "dialogs", "turns", "last active", "model", "removed")
+    print_table("Guilds", columns, rows)
 
 
 @db_app.command("dialogs")
@@ -170,7 +172,7 @@ def show_command(
             turn.reply,
             turn.prompt_tokens,
             turn.completion_tokens,
-            prompt_line(turn.prompt),
+            "; ".join(filter(None, (prompt_line(turn.prompt), turn.model and f"by {turn.model}"))),
         )
         for turn in turns
     )

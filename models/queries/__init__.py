@@ -21,7 +21,12 @@ from models.queries.dialogs.variants import (
 from models.queries.replies.deliveries import close_deliveries
 from models.queries.replies.recovery import interrupt_dead_turns
 from models.queries.tenants.audit import audit_log, record_audit
-from models.queries.tenants.guild_settings import change_guild_settings, guild_settings, set_guild_settings
+from models.queries.tenants.guild_settings import (
+    change_guild_settings,
+    chosen_model,
+    guild_settings,
+    set_guild_settings,
+)
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
 from models.queries.tenants.member_settings import change_member_settings, member_settings, set_member_settings
 from models.queries.tenants.persona_assignments import (
@@ -53,6 +58,7 @@ __all__ = [
     "block_member",
     "change_guild_settings",
     "change_member_settings",
+    "chosen_model",
     "clear_persona",
     "close_deliveries",
     "create_persona",

@@ -18,7 +18,7 @@ from models.queries.dialogs.prompts import prompts_of
 from models.queries.dialogs.turn_files import files_of
 from models.queries.replies.recovery import dead_turns
 from models.queries.scope import cross_application, cross_tenant
-from models.tables import Base, Dialog, Guild, Turn
+from models.tables import Base, Dialog, Guild, GuildSettingsRow, Turn
 from models.types import EVERYBODY, PromptRecord, StoredFile, TurnStatus
 
 
@@ -33,6 +33,8 @@ class GuildLine:
     last_active_at: datetime | None
     removed_at: datetime | None
     application_id: int = TERMINAL
+    model: str | None = None
+    """The name of the model that the guild chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class TurnLine:
     prompt: PromptRecord | None = None
     answered_by: str | None = None
     """The name that stands above the reply."""
+    model: str | None = None
+    """Which model wrote the reply, as its server calls it."""
 
 
 @cross_application("the operator's overview")
@@ -127,9 +131,11 @@ async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
             func.max(Dialog.last_active_at),
             Guild.removed_at,
             Guild.application_id,
+            func.max(GuildSettingsRow.model),
         )
         .outerjoin(Dialog, and_(ours(Dialog), Dialog.guild_id == Guild.id))
         .outerjoin(turns, turns.c.dialog_id == Dialog.id)
+        .outerjoin(GuildSettingsRow, and_(ours(GuildSettingsRow), GuildSettingsRow.guild_id == Guild.id))
         .where(ours(Guild))
         .group_by(Guild.id, Guild.application_id, Guild.removed_at)
         .order_by(Guild.id)
@@ -202,6 +208,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
             files.get(turn.id, ()),
             prompts.get(turn.id),
             None if turn.speaker_name is None else decode.open(turn.speaker_name),
+            turn.model,
         )
         for turn in rows
     )

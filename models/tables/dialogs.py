@@ -131,6 +131,7 @@ class Turn(Base):
     speaker_name: Mapped[str | None] = mapped_column(
         Text, comment="Its name at that time, sealed when encryption is on"
     )
+    model: Mapped[str | None] = mapped_column(Text, comment="Model that wrote the reply, as its server calls it")
 
 
 class TurnFile(Base):
@@ -193,3 +194,4 @@ class ReplyVariant(Base):
     speaker_name: Mapped[str | None] = mapped_column(
         Text, comment="Its name at that time, sealed when encryption is on"
     )
+    model: Mapped[str | None] = mapped_column(Text, comment="Model that wrote the reply, as its server calls it")

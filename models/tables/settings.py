@@ -85,6 +85,7 @@ class GuildSettingsRow(Base):
     moderation_thresholds: Mapped[str] = mapped_column(
         Text, server_default="{}", comment="JSON: scores by category from which a text is kept out"
     )
+    model: Mapped[str | None] = mapped_column(Text, comment="Name of the model that answers; NULL: the default one")
 
 
 class GuildFilterWord(Base):

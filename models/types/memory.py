@@ -64,3 +64,5 @@ class MemoryTask:
     """Pairs in the prompt of the last turn, if that is known."""
     last_turn_id: int
     facts_to_turn_id: int
+    guild_model: str | None = None
+    """The name of the model that the guild chose."""

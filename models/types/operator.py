@@ -88,6 +88,8 @@ class TurnView:
     reply: str | None = field(default=None, repr=False)
     answered_by: str | None = field(default=None, repr=False)
     files: tuple[StoredFile, ...] = ()
+    model: str | None = None
+    """Which model wrote the reply, as its server calls it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class GuildSettings:
     """Whether the moderation endpoint checks messages and replies."""
     moderation_thresholds: tuple[tuple[str, float], ...] = ()
     """The score of a category from which a text is kept out; for the others, the endpoint says so."""
+    model: str | None = None
+    """The name of one of the models that the operator lists. It may have been taken off the list since."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class TurnResult:
     """What the prompt was made of."""
     speaker: Speaker | None = None
     """Which persona gave the reply, where its name stands above it."""
+    model: str | None = None
+    """Which model wrote it, as its server calls it."""
     counts_usage: bool = False
     """Whether the usage of a member who opted out is counted as well, because a day has limits."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -10,6 +11,9 @@ from starlette.responses import Response
 from bot.admin.context import Visit
 from bot.settings import PREFIX, Settings
 from models.urls import masked_url
+
+_LISTS_OF_URLS = ("engine_url", "models")
+_URL = re.compile(r"https?://[^\s,;]*", re.IGNORECASE)
 
 
 async def settings_page(visit: Visit) -> Response:
@@ -37,6 +41,8 @@ def _shown(name: str, value: object) -> str:
     if name == "engine_args":
         return "set, not shown" if value else "not set"
     text = str(value)
+    if name in _LISTS_OF_URLS:
+        return _URL.sub(lambda url: _without_secrets(url[0]), text)
     return _without_secrets(text) if "://" in text else text
 
 

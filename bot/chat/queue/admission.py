@@ -29,7 +29,7 @@ class Slot:
         dialog: Hashable,
         guild: Hashable,
         asked_by: int | None,
-        lane: int,
+        lane: tuple[str, int],
     ) -> None:
         self._admission = admission
         self.key = key
@@ -76,7 +76,7 @@ class AdmissionControl:
         *,
         guild: Hashable = None,
         asked_by: int | None = None,
-        lane: int = 0,
+        lane: tuple[str, int] = ("", 0),
     ) -> Iterator[Slot]:
         """Take a slot, which is released at the latest when the block ends. Raises Busy if this key can have none.
 

@@ -34,10 +34,13 @@ class Sending:
         self,
         estimate_of: Callable[[Any], WaitEstimate],
         *,
-        is_fair: Callable[[], bool],
+        is_fair: Callable[[Any], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`estimate_of`: what was measured at a guild's server. `is_fair`: whether it shares its time among guilds."""
+        """`estimate_of`: what was measured at a guild's server. `is_fair`: whether it shares its time among guilds.
+
+        A guild that has chosen another model is another one to them, and here: its messages wait elsewhere.
+        """
         self._estimate_of = estimate_of
         self._is_fair = is_fair
         self._clock = clock
@@ -50,7 +53,7 @@ class Sending:
         if not self._sent.total:
             self._since = self._clock()
         return await self._sent.take(
-            (guild, partial(self._most_ahead, guild)), look_again=None if self._is_fair() else _PATIENCE
+            (guild, partial(self._most_ahead, guild)), look_again=None if self._is_fair(guild) else _PATIENCE
         )
 
     def beginning(self, guild: Hashable) -> AbstractAsyncContextManager[None]:
@@ -58,7 +61,7 @@ class Sending:
         return self._beginning.hold((guild, _MAX_BEGINNING))
 
     def _most_ahead(self, guild: Hashable) -> int | None:
-        if self._is_fair():
+        if self._is_fair(guild):
             return None
         estimate = self._estimate_of(guild)
         silent = self._clock() - max(self._since, estimate.last_token_at)

@@ -81,6 +81,8 @@ class GeneratedReply:
     """Of the messages as they were sent."""
     inputs: PromptInputs | None = None
     """What else they depended on."""
+    model: str | None = None
+    """Which model wrote it, as its server calls it."""
 
 
 @dataclass(slots=True)
@@ -178,6 +180,7 @@ class ReplyGenerator:
             lore=prompt.request.lore if prompt else (),
             prompt_digest=digest(prompt.messages) if prompt else None,
             inputs=with_digests(prompt.request.inputs, prompt.messages) if prompt else None,
+            model=self._engine.known_model,
         )
 
     async def _until_loaded(self, control: ReplyControl) -> None:

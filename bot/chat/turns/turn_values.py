@@ -53,6 +53,7 @@ def turn_result(turn: PendingTurn, reply: GeneratedReply, *, default_prompt: str
         retraction=turn.retraction,
         prompt=_record(turn, reply, default_prompt),
         speaker=turn.speaker,
+        model=reply.model,
         counts_usage=turn.counts_usage,
     )
 

@@ -58,7 +58,7 @@ class CardPreviews:
         picture = await self._reader.portrait(imported)
         size, refusal = None, None
         try:
-            size = await cards.size(imported.card)
+            size = await cards.size(key, imported.card)
         except BotError as too_long:
             refusal = too_long
         shown = await asyncio.to_thread(preview, imported, has_picture=bool(picture))

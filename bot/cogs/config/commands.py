@@ -12,6 +12,8 @@ from discord.app_commands import Range
 
 from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, given, remove_channel
 from bot.cogs.config.chat_channel import ChatChannel
+from bot.cogs.config.model_choice import choose_model
+from bot.cogs.config.model_text import suggested_models
 from bot.cogs.config.panel_store import GuildPanelStore
 from bot.cogs.config.scopes import CHOICES, SCOPE_CHANGED, scope_named, scope_note, set_channel_scope
 from bot.cogs.config.storing import store_change
@@ -29,6 +31,7 @@ from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
+from bot.listed_models import MAX_NAME_CHARS
 
 
 class Config(FeatureCog):
@@ -133,6 +136,16 @@ class Config(FeatureCog):
             raise BotError(_("Please choose at least one setting. `/config show` lists them."))
         note = scope_note(dialog_scope) if dialog_scope else ""
         await self._change(interaction, lambda old: replace(old, **chosen), note)
+
+    @config.command(name="model", description="Choose the model that answers here, or see which one does.")
+    @app_commands.describe(model="One of those that the owner of this bot offers; left out, I show them")
+    async def model(self, interaction: Interaction, model: Range[str, 1, MAX_NAME_CHARS] | None = None) -> None:
+        """/config model."""
+        await choose_model(self.context, interaction, model)
+
+    @model.autocomplete("model")
+    async def _suggest_models(self, interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
+        return suggested_models(self.context.settings, typed)
 
     @config.command(name="reset", description="Go back to what applies without a choice of this guild.")
     @app_commands.describe(setting="Which setting")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.cogs.config.model_text import model_line
 from bot.cogs.config.scopes import SCOPES
 from bot.cogs.filters.text import filter_lines
 from bot.cogs.limits.text import limit_lines
@@ -64,7 +65,7 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
 
 def _more_lines(guild: GuildSettings, settings: Settings) -> list[str]:
     """What was chosen of the settings that most guilds leave as they are."""
-    lines = []
+    lines = [model_line(guild, settings)] if settings.listed_models or guild.model is not None else []
     if guild.session_ttl is not None:
         idle_time = duration_text(min(guild.session_ttl, settings.session_ttl))
         lines.append(_("`idle_time` **{time}**: after so long a rest a conversation ends").format(time=idle_time))

@@ -24,6 +24,7 @@ from bot.discord_app.permissions.authorise import authorise_opener
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, Hint
+from bot.guilds.settings.settings_checks import offers_model
 from bot.guilds.settings.settings_file.importing import Imported, imported
 from bot.guilds.settings.settings_file.reading import read_file
 from bot.guilds.settings.settings_file.schema import MAX_BYTES, Listed
@@ -142,6 +143,7 @@ class SettingsTransfer:
             old,
             channels=lambda each: each in known or guild.get_channel_or_thread(each) is not None,
             roles=lambda each: guild.get_role(each) is not None,
+            models=lambda name: offers_model(self._context.settings, name),
         )
 
     async def _say(self, interaction: Interaction, text: str) -> None:

@@ -227,7 +227,7 @@ class PersonaSetting:
         ):
             raise PersonaGone()
         persona = await personas.get(key, slot.level, slot.place_id)
-        size = None if persona is None else await personas.limits.size(persona.prompt)
+        size = None if persona is None else await personas.limits.size(key, persona.prompt)
         await self._done(interaction, slot, shown_name(entry.name), size, choice)
 
     async def _done(

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import get_args
 
 from bot.cogs.config.changes import RESETS
+from bot.cogs.config.model_text import MODEL_CHOSEN, model_control
 from bot.cogs.config.scopes import SCOPES, scope_note
 from bot.cogs.config.text import MEMORY_OFF, MEMORY_ON
 from bot.cogs.settings_panel.access_entries import access_entries
@@ -22,6 +23,7 @@ from bot.cogs.settings_panel.limit_entries import filter_entries, limit_entries
 from bot.errors import BotError
 from bot.guilds.settings.settings_checks import SHORTEST_IDLE_TIME
 from bot.i18n.language import gettext as _
+from bot.listed_models import DEFAULT_MODEL
 from bot.settings import Settings
 from bot.text import duration_text
 from bot.units import parse_seconds
@@ -55,7 +57,7 @@ def guild_entries(guild: GuildSettings, operator: Settings) -> tuple[GuildEntry,
     return (
         *_conversations(guild, operator),
         *access_entries(),
-        *_replies(),
+        *_replies(guild, operator),
         *limit_entries(guild, operator),
         *filter_entries(guild, operator),
         *_memory(operator),
@@ -121,7 +123,18 @@ def _conversations(guild: GuildSettings, operator: Settings) -> Iterable[GuildEn
     )
 
 
-def _replies() -> Iterable[GuildEntry]:
+def _replies(guild: GuildSettings, operator: Settings) -> Iterable[GuildEntry]:
+    yield Entry(
+        "model",
+        "replies",
+        _("Model that answers"),
+        _("`/config model` changes it too"),
+        model_control(guild, operator),
+        lambda old: old.model or DEFAULT_MODEL,
+        lambda old, value: replace(old, model=None if value == DEFAULT_MODEL else value),
+        lambda old: replace(old, model=None),
+        note=lambda value: "" if value == DEFAULT_MODEL else _(MODEL_CHOSEN),
+    )
     yield field_entry(
         "streaming",
         "replies",

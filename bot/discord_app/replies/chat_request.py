@@ -67,6 +67,7 @@ def chat_request(
         # The id of a repeated message is known already: it would count as a duplicate.
         interaction_id=None if question.is_repeat else question.place.nonce,
         is_repeat=question.is_repeat,
+        model=settings.model,
         limits=limits,
         content_filter=content_filter,
         author=speaker_name(question.caller.name, own_names(key.guild_id)) if key.shared else None,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import structlog
 
 from bot.engine_client.client import EngineClient
-from bot.engine_client.replicas.address import address_of
+from bot.engine_client.replicas.address import address_of, numbered
 from bot.engine_client.replicas.condition import Condition, State
 from bot.engine_client.replicas.report import ReplicaReport
 from bot.engine_client.replicas.reported_load import LoadReader
@@ -49,8 +49,10 @@ class Outcome:
 class Replica:
     """The server with this number, from 1 on."""
 
-    def __init__(self, number: int, url: str, client: EngineClient) -> None:
+    def __init__(self, number: int, url: str, client: EngineClient, *, name: str = "") -> None:
+        """`name`: what it is called in the log, if not by its number and address."""
         self.number = number
+        self.name = name or numbered(number, url)
         self.address = address_of(url)
         self.client = client
         self.condition = Condition(self._changed)
@@ -59,11 +61,6 @@ class Replica:
         self._erasures: dict[str, None] = {}
         """Salts whose prompts it has still to erase."""
         self._look = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        """The number and the address, such as "2 (10.0.0.5:8000)"."""
-        return f"{self.number} ({self.address})"
 
     def report(self) -> ReplicaReport:
         """How it is now."""

@@ -97,6 +97,12 @@ class ReplicaSet:
         known = [replica.client.context_length for replica in self._replicas]
         return min((length for length in known if length is not None), default=None)
 
+    @property
+    def known_model(self) -> str | None:
+        """The name that the first server asks for which was asked: all serve the same model."""
+        known = [replica.client.known_model for replica in self._replicas]
+        return next((name for name in known if name is not None), None)
+
     def lane(self, cache_salt: str) -> int:
         """The number of the server that this tenant's next request goes to."""
         replica = choose(self._replicas, cache_salt)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bot.chat.service import ChatService
 from bot.discord_app.registration.command_sync import differing_commands
+from bot.engine_client.model_list import ModelList
 from bot.guilds.personas import PersonaService
 from bot.safety.content import ContentFilters
 from bot.services import Services, external_engine
@@ -24,7 +25,8 @@ async def differing_from(settings: Settings, registered: Sequence[Mapping[str, o
     try:
         async with external_engine(unused) as engine:
             chat = ChatService(database=database, engine=engine, settings=unused)
-            services = Services(unused, database, engine, None, chat, PersonaService(database, engine, unused))
+            models, personas = ModelList(engine), PersonaService(database, engine, unused)
+            services = Services(unused, database, models, None, chat, personas)
             bot, _ = make_bot(services, unused, filters, on_login=_never)
             async with bot:
                 commands = await bot.would_register()

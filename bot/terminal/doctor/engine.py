@@ -6,18 +6,19 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bot.addresses import without_credentials
 from bot.engine_client.client import EngineClient
-from bot.engine_client.replicas.address import numbered
+from bot.engine_client.replicas.address import alone, numbered
 from bot.engine_process.command import engine_environment
 from bot.engine_process.installed import check_engine_installed
 from bot.errors import BotError, ConfigError
 from bot.hub.machine import Machine, this_machine
 from bot.hub.resolve import resolve_model
+from bot.listed_models import ListedModel
 from bot.settings import Settings
 from bot.terminal.doctor.findings import Finding, bad, note, ok
 
@@ -26,11 +27,12 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Of our own engine, unless ENGINE_URL names another server."""
+    """Of our own engine, unless ENGINE_URL names another server; then of the models that guilds may choose."""
     if settings.engine_url is None:
         yield from _own_engine(settings)
     else:
         yield from asyncio.run(_external_engines(settings))
+    yield from asyncio.run(_listed_models(settings))
 
 
 def _own_engine(settings: Settings) -> Iterator[Finding]:
@@ -104,16 +106,48 @@ def _memory(settings: Settings, seen: dict[str, object]) -> Iterator[Finding]:
 
 
 async def _external_engines(settings: Settings) -> list[Finding]:
-    """Ask each server by itself, at the same time; tell of them in the order of the settings."""
+    """Ask the servers of the default model."""
     servers = settings.engine_servers
-    clients = [EngineClient(url, key, model=settings.model_name, thinking=settings.thinking) for url, key in servers]
-    names = [
-        numbered(number, url) if len(servers) > 1 else without_credentials(url)
-        for number, (url, _) in enumerate(servers, start=1)
-    ]
+    names = [numbered(number, url) for number, (url, _) in enumerate(servers, start=1)]
+    if len(servers) == 1:
+        names = [without_credentials(url) for url, _ in servers]
+    return await _servers(settings, servers, names, "GUILDLLAMA_ENGINE_URL", settings.model_name)
+
+
+async def _listed_models(settings: Settings) -> list[Finding]:
+    """Ask the servers of each model that guilds may choose."""
+    found = await asyncio.gather(*(_listed_model(settings, model) for model in settings.listed_models))
+    return [finding for each in found for finding in each]
+
+
+async def _listed_model(settings: Settings, model: ListedModel) -> list[Finding]:
+    servers = settings.servers_of(model)
+    names = [numbered(number, url, model.name) for number, (url, _) in enumerate(servers, start=1)]
+    if len(servers) == 1:
+        names = [alone(url, model.name) for url, _ in servers]
+    return await _servers(settings, servers, names, "GUILDLLAMA_MODELS", model.model_id, exactly=model.model_id)
+
+
+async def _servers(
+    settings: Settings,
+    servers: Sequence[tuple[str, str | None]],
+    names: Sequence[str],
+    setting: str,
+    model_id: str | None,
+    *,
+    exactly: str | None = None,
+) -> list[Finding]:
+    """Ask each server of a model by itself, at the same time; tell of them in the order of the settings.
+
+    `exactly`: what they must serve; without it a server of one model serves whatever it calls it.
+    """
+    clients = [EngineClient(url, key, model=model_id, thinking=settings.thinking) for url, key in servers]
     try:
         asked = await asyncio.gather(
-            *(_ask(name, url, client) for name, (url, _), client in zip(names, servers, clients, strict=True))
+            *(
+                _ask(f"{setting}={name}", url, name, client, exactly)
+                for name, (url, _), client in zip(names, servers, clients, strict=True)
+            )
         )
     finally:
         await asyncio.gather(*(client.close() for client in clients))
@@ -123,22 +157,24 @@ async def _external_engines(settings: Settings) -> list[Finding]:
         for (_, each), client in zip(asked, clients, strict=True)
     ]
     if len(served) > 1:
-        what = "the servers at GUILDLLAMA_ENGINE_URL serve different models or contexts"
+        what = f"the servers at {setting} serve different models or contexts"
         found.append(bad("engine", what, "start them with the same model and the same context"))
     return found
 
 
-async def _ask(name: str, url: str, client: EngineClient) -> tuple[str, Finding]:
+async def _ask(where: str, url: str, name: str, client: EngineClient, exactly: str | None) -> tuple[str, Finding]:
     """The model that a server serves, "" if it does not say so, and what is found of the server."""
     try:
         model, ready = await client.model(), await client.ready()
     except BotError as error:
         target = urlsplit(url)
-        what = f"GUILDLLAMA_ENGINE_URL={name}: {error}"
         address = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}/models"
-        return "", bad("engine", what, f"start the server, or correct the URL: curl {address}")
+        return "", bad("engine", f"{where}: {error}", f"start the server, or correct the URL: curl {address}")
     context = f", context {client.context_length:,} tokens" if client.context_length else ""
     found = f"{name} serves {model}{context}"
+    if exactly is not None and model != exactly:
+        fix = f"name it in GUILDLLAMA_MODELS as its server does: {model}@{without_credentials(url)}"
+        return model, bad("engine", f"{found}, and not {exactly}", fix)
     return model, ok("engine", found) if ready else note("engine", f"{found}, and says that it is not ready yet")
 
 

@@ -67,6 +67,7 @@ async def finish_turn(
         "first_token_ms": result.first_token_ms,
         "total_ms": result.total_ms,
         "finished_at": now,
+        "model": result.model,
         **speaker_values(session, result.speaker),
     }
     row = await rows_of(session, _FINISH, {**_unfinished_turn(session, key, turn_id), **reply})

@@ -116,6 +116,7 @@ async def finish_regeneration(
                 created_at=turn.finished_at or now,
                 speaker_id=turn.speaker_id,
                 speaker_name=turn.speaker_name,
+                model=turn.model,
             )
         )
     sealed, speaker = codec(session).seal(result.reply), speaker_values(session, result.speaker)
@@ -130,6 +131,7 @@ async def finish_regeneration(
             completion_tokens=result.completion_tokens,
             finish_reason=result.finish_reason,
             created_at=now,
+            model=result.model,
             **speaker,
         )
     )
@@ -138,6 +140,7 @@ async def finish_regeneration(
     turn.prompt_tokens, turn.completion_tokens = result.prompt_tokens, result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
+    turn.model = result.model
     await session.flush()
     await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
@@ -195,6 +198,7 @@ async def select_variant(
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
     turn.speaker_id, turn.speaker_name = chosen.speaker_id, chosen.speaker_name
+    turn.model = chosen.model
     await session.flush()
     await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     if now is not None:
@@ -219,13 +223,18 @@ async def finish_continuation(
         return True
     turn.reply = codec(session).seal(result.reply)
     turn.completion_tokens = (turn.completion_tokens or 0) + result.completion_tokens
-    turn.finish_reason, turn.finished_at = result.finish_reason, now
+    turn.finish_reason, turn.finished_at, turn.model = result.finish_reason, now, result.model
     await session.flush()
     await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     await session.execute(
         update(ReplyVariant)
         .where(ReplyVariant.turn_id == turn_id, ReplyVariant.active)
-        .values(reply=turn.reply, completion_tokens=turn.completion_tokens, finish_reason=result.finish_reason)
+        .values(
+            reply=turn.reply,
+            completion_tokens=turn.completion_tokens,
+            finish_reason=result.finish_reason,
+            model=result.model,
+        )
     )
     await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)

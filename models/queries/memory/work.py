@@ -72,6 +72,7 @@ async def dialogs_to_remember(
                 Dialog.last_active_at,
                 Dialog.ended_at,
                 guild.max_chat_logs.label("guild_chat_logs"),
+                guild.model.label("guild_model"),
                 member.max_chat_logs.label("own_chat_logs"),
                 MemoryWork.facts_to_turn_id,
                 MemoryWork.owner,
@@ -113,6 +114,7 @@ async def dialogs_to_remember(
             last_num_pairs=row.last_num_pairs,
             last_turn_id=row.last_turn_id or 0,
             facts_to_turn_id=row.facts_to_turn_id or 0,
+            guild_model=row.guild_model,
         )
         for row in rows
         if row.owner == own or _is_void(row.owner, row.claimed_at, lost, now)

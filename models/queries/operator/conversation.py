@@ -142,6 +142,7 @@ def _figures(
         prompt_tokens=turn.prompt_tokens,
         completion_tokens=turn.completion_tokens,
         finish_reason=turn.finish_reason,
+        model=turn.model,
         first_token_ms=turn.first_token_ms,
         total_ms=turn.total_ms,
         error_id=turn.error_id,

@@ -74,6 +74,12 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
     )
 
 
+async def chosen_model(session: AsyncSession, *, key: DialogKey) -> str | None:
+    """Return the name of the model that the key's guild has chosen; None if it has not."""
+    mine = (ours(GuildSettingsRow), GuildSettingsRow.guild_id == key.guild_id)
+    return await session.scalar(select(GuildSettingsRow.model).where(*mine))
+
+
 async def set_guild_settings(
     session: AsyncSession,
     *,

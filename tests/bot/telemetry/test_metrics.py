@@ -25,6 +25,7 @@ from bot.errors import (
     ReplyFiltered,
     ShuttingDown,
 )
+from bot.listed_models import DEFAULT_MODEL
 from bot.telemetry import metrics
 from models.maintenance.cleanup import CleanupReport
 from tests.bot.metric_values import value
@@ -42,7 +43,7 @@ def test_every_series_is_ours_and_its_labels_have_few_values_known_beforehand() 
     known = {
         *metrics.TURN_KINDS, *metrics.TURN_OUTCOMES, *metrics.ROUTES, *metrics.STATUSES, *metrics.RATE_LIMIT_SCOPES,
         *metrics.EDIT_KINDS, "shown", "failed", *metrics.TRANSACTION_KINDS, *metrics.CLEANUP_OUTCOMES,
-        *metrics.CLEANED, *metrics.GATEWAY_EVENTS, *metrics.LOG_LEVELS,
+        *metrics.CLEANED, *metrics.GATEWAY_EVENTS, *metrics.LOG_LEVELS, DEFAULT_MODEL,
     }  # fmt: skip
     found = list(samples())
     assert len(found) < 600
@@ -78,10 +79,10 @@ def test_the_names_of_outcomes_and_of_a_cleanups_rows_are_those_of_the_program()
 )
 def test_the_outcome_of_an_error(error: BaseException, outcome: str) -> None:
     assert outcome_of_error(error) == outcome
-    before = value("turns_total", kind="new", outcome=outcome)
+    before = value("turns_total", kind="new", outcome=outcome, model="default")
     with pytest.raises(type(error)):
         fail(error)
-    assert value("turns_total", kind="new", outcome=outcome) == before + 1
+    assert value("turns_total", kind="new", outcome=outcome, model="default") == before + 1
     assert value("running") == 0
 
 
@@ -117,12 +118,13 @@ def test_the_outcome_of_a_reply(given: ChatReply, outcome: str) -> None:
 
 def test_a_reply_counts_its_tokens_and_its_times() -> None:
     names = ("prompt_tokens_total", "reply_tokens_total", "first_token_seconds_count", "reply_seconds_count")
-    before = [value(name) for name in names]
-    with TurnMeter("regenerate") as meter:
+    before = [value(name, model="large") for name in names]
+    with TurnMeter("regenerate", "large") as meter:
         meter.turn_came()
         meter.first_token()
         meter.replied(reply())
-    assert [value(name) - old for name, old in zip(names, before, strict=True)] == [7, 5, 1, 1]
+    after = [value(name, model="large") for name in names]
+    assert [now - (old or 0) for now, old in zip(after, before, strict=True)] == [7, 5, 1, 1]
 
 
 @pytest.mark.parametrize(

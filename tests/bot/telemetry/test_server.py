@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import aiohttp
 import pytest
@@ -46,6 +47,11 @@ class FakeEngine:
         return self.texts
 
 
+@dataclass(frozen=True)
+class Models:
+    engines: Mapping[str, FakeEngine]
+
+
 @asynccontextmanager
 async def served(**settings: object) -> AsyncIterator[tuple[MetricsPage, int]]:
     """A page on a free port."""
@@ -68,7 +74,7 @@ async def test_the_page_has_the_bots_numbers_and_the_engines_by_the_names_that_i
     async with served() as (page, port):
         assert Page((await get(port))[1])["guildllama_bot_engine_up"] == 0  # there is none yet
     async with served() as (page, port):
-        page.engine = FakeEngine(engine_text())
+        page.models = Models({"default": FakeEngine(engine_text())})
         shown = Page((await get(port))[1])
     assert shown["guildllama_bot_engine_up"] == 1
     assert shown["guildllama_bot_engine_metrics_up"] == 1
@@ -99,7 +105,7 @@ async def test_the_page_has_the_bots_numbers_and_the_engines_by_the_names_that_i
 async def test_what_another_server_answers_does_not_spoil_the_page(text: str) -> None:
     assert engine_families(text) == []
     page = MetricsPage()
-    page.engine = FakeEngine(text)
+    page.models = Models({"default": FakeEngine(text)})
     shown = Page((await page.text()).decode())
     assert shown["guildllama_bot_engine_metrics_up"] == 0
     assert shown["guildllama_bot_engine_up"] == 1
@@ -126,17 +132,34 @@ async def test_how_each_of_several_servers_is() -> None:
 
 async def test_the_numbers_of_several_servers_are_told_apart() -> None:
     page = MetricsPage()
-    page.engine = FakeEngine(
-        "guildllama_engine_running 1\n", "vllm:num_requests_running 3\n", "guildllama_engine_running 2\n"
+    page.models = Models(
+        {
+            "default": FakeEngine(
+                "guildllama_engine_running 1\n", "vllm:num_requests_running 3\n", "guildllama_engine_running 2\n"
+            )
+        }
     )
     shown = Page(text := (await page.text()).decode())
     assert text.count("# TYPE guildllama_engine_running") == 1
     assert [shown.sum("guildllama_engine_running", replica=number) for number in ("1", "3")] == [1, 2]
 
 
+async def test_the_numbers_of_several_models_are_told_apart() -> None:
+    page = MetricsPage()
+    running = "guildllama_engine_running"
+    large = FakeEngine(f"{running} 2\n", f"{running} 3\n", ready=False)
+    page.models = Models({"default": FakeEngine(f"{running} 1\n"), "large": large})
+    shown = Page(text := (await page.text()).decode())
+    assert text.count(f"# TYPE {running}") == 1
+    assert shown.sum(running, model="default") == 1
+    assert [shown.sum(running, model="large", replica=number) for number in ("1", "2")] == [2, 3]
+    assert shown["guildllama_bot_engine_up"] == 1
+    assert shown.sum("guildllama_bot_model_up", model="large") == 0
+
+
 async def test_a_family_that_comes_twice_is_on_the_page_once() -> None:
     page = MetricsPage()
-    page.engine = FakeEngine("# TYPE guildllama_engine_up gauge\nguildllama_engine_up 1\n" * 2)
+    page.models = Models({"default": FakeEngine("# TYPE guildllama_engine_up gauge\nguildllama_engine_up 1\n" * 2)})
     assert (await page.text()).decode().count("# TYPE guildllama_engine_up gauge") == 1
 
 
@@ -145,7 +168,7 @@ async def test_an_engine_that_does_not_answer_holds_the_page_up_for_seconds_only
 ) -> None:
     monkeypatch.setattr(page_module, "SCRAPE_SECONDS", 0.1)
     page = MetricsPage()
-    page.engine = FakeEngine(engine_text(), seconds=60)
+    page.models = Models({"default": FakeEngine(engine_text(), seconds=60)})
     async with asyncio.timeout(5):
         shown = Page((await page.text()).decode())
     assert shown["guildllama_bot_engine_up"] == 0
@@ -153,7 +176,8 @@ async def test_an_engine_that_does_not_answer_holds_the_page_up_for_seconds_only
 
 async def test_many_who_ask_at_once_cost_the_engine_one_request() -> None:
     async with served() as (page, port):
-        page.engine = engine = FakeEngine(engine_text(), seconds=0.05)
+        engine = FakeEngine(engine_text(), seconds=0.05)
+        page.models = Models({"default": engine})
         answers = await asyncio.gather(*(get(port) for _ in range(20)))
     assert {status for status, _ in answers} == {200}
     assert engine.num_asked == 1
@@ -182,7 +206,7 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
 
 async def test_without_a_port_nothing_listens() -> None:
     async with monitored(Settings(_env_file=None)) as page:
-        assert page.engine is None
+        assert page.models is None
 
 
 async def test_traces_without_the_extra_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,7 @@ async def test_a_message_from_its_event_to_its_end(
     assert root.attributes == {
         "guildllama.guild": 5,
         "guildllama.kind": "new",
+        "guildllama.model": "default",
         "guildllama.turn": reply.turn_id,
         "guildllama.prompt_tokens": reply.prompt_tokens,
         "guildllama.completion_tokens": reply.completion_tokens,

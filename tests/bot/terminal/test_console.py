@@ -15,6 +15,7 @@ import pytest
 from bot.characters.card import read_card
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
+from bot.engine_client.model_list import ModelList
 from bot.guilds.personas import PersonaService
 from bot.services import Services
 from bot.settings import Settings
@@ -72,7 +73,7 @@ async def services(database: Database, engine: FakeEngine) -> AsyncIterator[Serv
     settings = Settings(_env_file=None, persona="the default")
     async with EngineClient(engine.url) as client:
         chat = ChatService(database=database, engine=client, settings=settings)
-        yield Services(settings, database, client, None, chat, PersonaService(database, client, settings))
+        yield Services(settings, database, ModelList(client), None, chat, PersonaService(database, client, settings))
         await chat.close(0)
 
 

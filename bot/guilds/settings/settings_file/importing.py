@@ -19,13 +19,21 @@ class Imported:
     skipped: tuple[str, ...]
     """Names of the channels and roles that are left out."""
     kept: tuple[str, ...]
-    """Names of the lists that stay as they were, as nothing on them exists here."""
+    """Names of what stays as it was: lists of which nothing exists here, and a model that is not offered."""
 
 
 def imported(
-    file: Listed, old: GuildSettings, *, channels: Callable[[int], bool], roles: Callable[[int], bool]
+    file: Listed,
+    old: GuildSettings,
+    *,
+    channels: Callable[[int], bool],
+    roles: Callable[[int], bool],
+    models: Callable[[str], bool] = lambda name: False,
 ) -> Imported:
-    """The settings with what stands in the file. `channels`, `roles`: whether the guild has one of this id."""
+    """The settings with what stands in the file.
+
+    `channels`, `roles`: whether the guild has one of this id. `models`: whether it may choose the one of this name.
+    """
     given = file.model_fields_set
     changes = {field: from_file(key, getattr(file, key)) for key, field in FIELDS.items() if key in given}
     skipped: list[str] = []
@@ -53,6 +61,9 @@ def imported(
         policies = {int(each.id): _policy(each) for each in found}
         said = (policies[role_id] for role_id in sorted(policies) if policies[role_id] != RolePolicy(role_id))
         changes["roles"] = tuple(said)
+    if file.model is not None and file.model != old.model and not models(file.model):
+        del changes["model"]
+        kept.append("model")
     new = replace(old, **changes)
     if _opens_up(file.roles, new):
         kept.append("roles")

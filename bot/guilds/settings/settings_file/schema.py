@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bot.guilds.settings.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES, OPERATORS, shown_name
 from bot.guilds.settings.settings_checks import MAX_LISTED
+from bot.listed_models import MAX_NAME_CHARS
 from bot.safety.moderation import MAX_CATEGORIES, category_named
 from bot.safety.words import MAX_WORDS, listed_words
 from models.types import DialogScope, OwnPersonas, PersonaFace
@@ -110,6 +111,7 @@ class Listed(_Strict):
     streaming: bool = True
     files: bool = True
     memory: bool = False
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)] | None = None
     language: Annotated[str, Field(max_length=10)] | None = None
     filter_words: Words = []
     moderation: bool = False
@@ -145,6 +147,7 @@ FIELDS: Mapping[str, str] = {
             "streaming",
             "files",
             "memory",
+            "model",
             "filter_words",
             "moderation",
             "moderation_thresholds",

@@ -65,7 +65,7 @@ def test_cancelled_at_any_moment_a_place_is_given_back(data: st.DataObject) -> N
 async def test_to_a_server_in_order_of_arrival_a_guild_sends_as_many_ahead_as_it_writes_at_once() -> None:
     now = 0.0
     estimate = WaitEstimate(lambda: now)
-    sending = Sending(lambda guild: estimate, is_fair=lambda: False, clock=lambda: now)
+    sending = Sending(lambda guild: estimate, is_fair=lambda guild: False, clock=lambda: now)
     tasks = [asyncio.create_task(sending.turn("a")) for _ in range(6)]
 
     async def sent() -> int:
@@ -89,13 +89,13 @@ async def test_to_a_server_in_order_of_arrival_a_guild_sends_as_many_ahead_as_it
 
 
 async def test_while_nothing_comes_more_and_more_are_sent() -> None:
-    sending = Sending(lambda guild: WaitEstimate(), is_fair=lambda: False)
+    sending = Sending(lambda guild: WaitEstimate(), is_fair=lambda guild: False)
     async with asyncio.timeout(20):
         await asyncio.gather(*(sending.turn("a") for _ in range(5)))
 
 
 async def test_our_own_engine_gets_everything_at_once() -> None:
-    sending = Sending(lambda guild: WaitEstimate(), is_fair=lambda: True)
+    sending = Sending(lambda guild: WaitEstimate(), is_fair=lambda guild: True)
     tasks = [asyncio.create_task(sending.turn("a")) for _ in range(50)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)

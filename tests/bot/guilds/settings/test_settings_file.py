@@ -60,13 +60,14 @@ SETTINGS = st.builds(
     memory=st.booleans(),
     persona_face=st.sampled_from(["off", "name", "profile", "webhook"]),
     files=st.booleans(),
+    model=st.sampled_from([None, "large", "Small-2.1"]),
 )
 
 
 @given(settings=SETTINGS, old=SETTINGS, name=st.text(max_size=100))
 def test_a_file_gives_the_settings_that_it_was_made_of(settings: GuildSettings, old: GuildSettings, name: str) -> None:
     data = as_file(settings, guild_id=1, guild_name=name, name_of=lambda _: name, at=AT)
-    found = imported(read_file(data), old, channels=lambda _: True, roles=lambda _: True)
+    found = imported(read_file(data), old, channels=lambda _: True, roles=lambda _: True, models=lambda _: True)
     assert found.settings == settings
     assert (found.skipped, found.kept) == ((), ())
 
@@ -80,15 +81,30 @@ def test_every_setting_is_in_the_file() -> None:
         locked_channels=frozenset({4}), memory=True,
         persona_face="name", files=False, minute_messages=1, running_replies=1, guild_minute_messages=1,
         guild_running_replies=1, guild_daily_turns=1, guild_daily_tokens=1, filter_words=("sna*", "two words"),
-        moderation=True, moderation_thresholds=(("violence", 0.25),),
+        moderation=True, moderation_thresholds=(("violence", 0.25),), model="large",
     )  # fmt: skip
     for field in dataclasses.fields(GuildSettings):
         assert getattr(changed, field.name) != getattr(GuildSettings(), field.name), f"set {field.name} here"
     for field in dataclasses.fields(RolePolicy):
         assert getattr(changed.roles[0], field.name) != getattr(RolePolicy(0), field.name), f"set {field.name} here"
     data = as_file(changed, guild_id=1, guild_name="", name_of=lambda _: "", at=AT)
-    there = imported(read_file(data), GuildSettings(), channels=lambda _: True, roles=lambda _: True)
+    there = imported(
+        read_file(data), GuildSettings(), channels=lambda _: True, roles=lambda _: True, models=lambda _: True
+    )
     assert there.settings == changed
+
+
+def test_a_model_that_is_not_offered_leaves_the_one_that_was() -> None:
+    data = as_file(GuildSettings(model="large"), guild_id=1, guild_name="", name_of=lambda _: "", at=AT)
+    for old in (None, "small"):
+        found = imported(
+            read_file(data),
+            GuildSettings(model=old),
+            channels=lambda _: True,
+            roles=lambda _: True,
+            models=lambda name: name == "small",
+        )
+        assert (found.settings.model, found.kept) == (old, ("model",))
 
 
 @given(st.binary(max_size=300))
