@@ -113,7 +113,7 @@ class MetricsPage:
         metrics.ENGINE_METRICS_UP.set(bool(families))
         own = prometheus.generate_latest(metrics.REGISTRY)
         rest = prometheus.CollectorRegistry()
-        reports = () if self.engine is None else self.engine.reports()
+        reports = {name: engine.reports() for name, engine in engines.items()}
         rest.register(_Families([*replica_families(reports), *families]))
         return own + prometheus.generate_latest(rest)
 

@@ -5,7 +5,7 @@ Knows what a report has; knows neither the servers nor how they are asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -42,24 +42,26 @@ class Report(Protocol):
         """Requests at once, where that is known."""
 
 
-def replica_families(reports: Sequence[Report]) -> list[Metric]:
-    """The numbers of these servers, each with its place as the label `replica`."""
-    if not reports:
-        return []
-    info = _gauge("info", "1; where the server is and what it serves", "server", "model")
-    state = _gauge("state", "1 for the state that the server is in", "state")
-    in_flight = _gauge("in_flight", "Requests of this process that the server has")
-    limit = _gauge("limit", "Requests at once that the server takes, where that is known")
-    for report in reports:
-        number = str(report.number)
-        info.add_metric([number, report.address, report.model or ""], 1)
+def replica_families(reports: Mapping[str, Sequence[Report]]) -> list[Metric]:
+    """The numbers of each model's servers, each with its place as the label `replica`.
+
+    Of several models each sample has its model's name as the label `model`, as in `families_of_all`.
+    """
+    named = ["model", "replica"] if len(reports) > 1 else ["replica"]
+    info = _gauge("info", "1; where the server is and what it serves", *named, "server", "serves")
+    state = _gauge("state", "1 for the state that the server is in", *named, "state")
+    in_flight = _gauge("in_flight", "Requests of this process that the server has", *named)
+    limit = _gauge("limit", "Requests at once that the server takes, where that is known", *named)
+    for model, report in ((model, report) for model, each in reports.items() for report in each):
+        names = [model, str(report.number)][-len(named) :]
+        info.add_metric([*names, report.address, report.model or ""], 1)
         for each in STATES:
-            state.add_metric([number, each], float(report.state == each))
-        in_flight.add_metric([number], report.num_in_flight)
+            state.add_metric([*names, each], float(report.state == each))
+        in_flight.add_metric(names, report.num_in_flight)
         if report.limit is not None:
-            limit.add_metric([number], report.limit)
-    return [info, state, in_flight, limit]
+            limit.add_metric(names, report.limit)
+    return [info, state, in_flight, limit] if any(reports.values()) else []
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["replica", *labels])
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)

@@ -26,6 +26,8 @@ _TIMEOUT = 3.0
 _MAX_CHARS = 2 << 20
 _PREFIX = "guildllama_engine_"
 _OF_THE_BOT = "guildllama_bot_replica_"
+_NAMES = ("model", "replica")
+"""Labels that say which server it is, where there are several models or servers."""
 
 Figures = Mapping[str, float]
 
@@ -52,7 +54,7 @@ class Reading:
     at: datetime
     clock: float
     servers: Mapping[str, Server]
-    """By their numbers; "" is the only one, which has none."""
+    """By their models and numbers, as far as there are several; "" is the only one, which has neither."""
 
     def get(self, name: str) -> float | None:
         """A figure by our engine's name without its prefix: the sum over the servers that have it."""
@@ -139,7 +141,8 @@ def _servers(text: str) -> dict[str, Server]:
     states: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            number, labels = sample.labels.get("replica", ""), sample.labels.keys() - {"replica"}
+            number = " ".join(sample.labels[label] for label in _NAMES if label in sample.labels)
+            labels = sample.labels.keys() - set(_NAMES)
             if sample.value != sample.value or abs(sample.value) >= 1e18:
                 continue
             if sample.name.startswith(_PREFIX) and not labels:

@@ -113,21 +113,27 @@ async def test_what_another_server_answers_does_not_spoil_the_page(text: str) ->
 
 
 async def test_how_each_of_several_servers_is() -> None:
-    page = MetricsPage()
-    page.engine = engine = FakeEngine("", "")
+    engine = FakeEngine("", "")
     engine.replicas = (
         ReplicaReport(1, "10.0.0.5:8000", "well", "llama", 8192, 3, 16),
         ReplicaReport(2, "10.0.0.6:8000", "away", None, None, 0, None),
     )
-    shown = Page((await page.text()).decode())
+    shown = await shown_of({"default": engine})
     name = "guildllama_bot_replica"
-    assert shown.sum(f"{name}_info", replica="1", server="10.0.0.5:8000", model="llama") == 1
+    assert shown.sum(f"{name}_info", replica="1", server="10.0.0.5:8000", serves="llama") == 1
     assert [shown.sum(f"{name}_state", replica="2", state=each) for each in ("well", "away")] == [0, 1]
     assert shown.sum(f"{name}_in_flight", replica="1") == 3
     assert shown.sum(f"{name}_limit") == 16
+    shown = await shown_of({"default": FakeEngine(""), "large": engine})
+    assert shown.sum(f"{name}_in_flight", model="large", replica="1") == 3
+    shown = await shown_of({"default": FakeEngine("")})
+    assert not any(each.startswith(name) for each in shown.names)
+
+
+async def shown_of(engines: dict[str, FakeEngine]) -> Page:
     page = MetricsPage()
-    page.engine = FakeEngine("")
-    assert not any(each.startswith(name) for each in Page((await page.text()).decode()).names)
+    page.models = Models(engines)
+    return Page((await page.text()).decode())
 
 
 async def test_the_numbers_of_several_servers_are_told_apart() -> None:
