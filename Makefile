@@ -8,7 +8,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? 2 * n : 16)
 PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev chat run migrate check format messages test test-again test-long test-gpu coverage bench-cpu bench-db clean
+.PHONY: help install dev chat run migrate check format messages test test-again test-long test-servers test-gpu coverage bench-cpu bench-db clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ test-again: dev  ## the tests that failed, once more and alone; refuses more tha
 
 test-long: dev  ## crash loops, state machines and kill rounds at full length
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
+
+test-servers: dev  ## the bot's client against real other servers: docs/scale.md has how to get them
+	$(BIN)/python -m pytest tests/bot/engine_client/contract -m long
 
 test-gpu: dev  ## on a machine with GPUs: published shapes, several cards, killed ranks
 	$(BIN)/python -m pytest tests/gpu -m gpu -s

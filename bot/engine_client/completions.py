@@ -27,6 +27,7 @@ from bot.telemetry.tracing import trace_headers
 log = structlog.get_logger(__name__)
 
 _MAY_NAME_A_FIELD = {400, 422}
+_MAY_NAME_A_MODEL = {400, 404}
 
 
 class Completions:
@@ -70,9 +71,13 @@ class Completions:
             except openai.APIConnectionError:
                 raise
             except openai.APIError as error:
-                if isinstance(error, openai.APIStatusError) and error.status_code not in _MAY_NAME_A_FIELD:
-                    raise
+                status = error.status_code if isinstance(error, openai.APIStatusError) else 400
                 refusal = refusal_of(error)
+                if status in _MAY_NAME_A_MODEL and (wanted := self._served.insist(model, refusal.text)) is not None:
+                    model = wanted
+                    continue
+                if status not in _MAY_NAME_A_FIELD:
+                    raise
                 is_the_prompt = overflow(refusal) is not None or (has_images and refuses_images(refusal))
                 field = None if is_the_prompt else refused_field(refusal, set(extra))
                 if field is None:

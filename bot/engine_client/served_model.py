@@ -64,8 +64,28 @@ class ServedModel:
     async def name(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
         if self._name is None:
-            self._name = await self._choose()
+            try:
+                self._name = await self._choose()
+            except openai.InternalServerError as error:
+                # `transformers serve` fails to list its models where none was downloaded, and serves all the same.
+                if self._configured is None or error.status_code != 500:
+                    raise
+                return self._configured
         return self._name
+
+    def insist(self, asked: str, refusal: str) -> str | None:
+        """The configured name, to ask for it from now on, if this refusal is about the name that was asked for instead.
+
+        A server may list one model and be pinned to another one. None: the configured name was asked for, or there is
+        none.
+        """
+        wanted = self._configured
+        if wanted is None or asked == wanted or not (asked in refusal or wanted in refusal):
+            return None
+        if self._name != wanted:  # several requests may be refused at the same time
+            self._name, self._named_length = wanted, None
+            log.info("the server wants the configured model after all", model=wanted, **self._transport.log_fields)
+        return wanted
 
     def forget_name(self) -> None:
         """Ask for the list of models again: the server no longer knows the name."""
@@ -135,7 +155,9 @@ def _context_sizes(answer: object) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for entry in data if isinstance(data, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("id"), str) and len(entry["id"]) <= _NAME_CHARS:
-            sizes = (tokens(entry.get(name)) for name in _CONTEXT_FIELDS)
+            meta = entry.get("meta")
+            of_a_slot = meta.get("n_ctx") if isinstance(meta, dict) else None  # llama.cpp's server
+            sizes = (tokens(size) for size in (*map(entry.get, _CONTEXT_FIELDS), of_a_slot))
             found[entry["id"]] = next(filter(None, sizes), None)
     return found
 

@@ -66,7 +66,7 @@ def test_a_reset_is_that_of_the_command_where_it_has_the_same_name() -> None:
         own_personas="roles", streaming=False, locale="ko", channels=frozenset({1}),
         roles=(RolePolicy(2, True, 1, True, 1, 1, 1),), channel_scopes=((3, "channel"),),
         locked_channels=frozenset({4}), memory=True, persona_face="name", files=False, filter_words=("a",),
-        moderation=True, moderation_thresholds=(("violence", 0.25),), **dict.fromkeys(OPERATORS, 1),
+        moderation=True, moderation_thresholds=(("violence", 0.25),), model="large", **dict.fromkeys(OPERATORS, 1),
     )  # fmt: skip
     resets = dict(RESETS)
     reset = everything

@@ -46,6 +46,9 @@ class FakeEngine:
         self.metrics: str | None = None  # the text of /metrics; None for a server without
         self.images = "refused"  # how a prompt with pictures is taken: refused, seen, or ignored
         self.lists_models = True  # a server without /v1/models takes any name
+        self.list_fails = False  # whether /v1/models answers 500
+        self.list_of_others: list[str] | None = None  # what it lists instead of what it serves
+        self.slot_context: int | None = None  # where llama.cpp's list has the context
         self.overflow = "openai"  # whose words for a prompt that is too long: openai, vllm or llama.cpp
         self.context = max_model_len or 4096
         self.requests: list[Request] = []
@@ -149,10 +152,15 @@ class FakeEngine:
         self.calls.append(request.path)
         if not self.lists_models:
             return web.json_response({"detail": "Not Found"}, status=404)
+        if self.list_fails:
+            return web.Response(status=500, text="Internal Server Error")
         if (refusal := self._unauthorised(request)) is not None:
             return refusal
-        length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": self.owner, **length} for name in self.models]
+        known: dict[str, object] = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
+        if self.slot_context is not None:
+            known["meta"] = {"n_ctx": self.slot_context, "n_ctx_train": 131_072}
+        names = self.models if self.list_of_others is None else self.list_of_others
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": self.owner, **known} for name in names]
         return web.json_response({"object": "list", "data": data})
 
     async def _erase(self, request: web.Request) -> web.Response:
