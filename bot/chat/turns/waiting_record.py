@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from bot.chat.turns.deliveries import DeliveryLog
 from models.types import DialogKey, Place
+
+log = structlog.get_logger(__name__)
 
 
 class WaitingRecord:
@@ -18,8 +22,15 @@ class WaitingRecord:
 
     def __init__(self, deliveries: DeliveryLog, key: DialogKey, place: Place) -> None:
         self._deliveries = deliveries
-        self._writing = asyncio.create_task(deliveries.waiting(key, place), name="waiting-record")
+        self._writing = asyncio.create_task(self._write(key, place), name="waiting-record")
         self._turns_delivery = 0
+
+    async def _write(self, key: DialogKey, place: Place) -> int:
+        try:
+            return await self._deliveries.waiting(key, place)
+        except Exception:
+            log.exception("a question could not be recorded, and is answered all the same")
+            return 0
 
     async def written(self, *, within: float) -> bool:
         """Whether it is written after `within` seconds at most. It goes on being written all the same."""
