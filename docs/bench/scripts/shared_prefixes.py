@@ -26,9 +26,10 @@ from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.kernels.attention.prefix_work import PrefixConfig
 from engine.model.transformer import Transformer
+from engine.runner.cuda.batch import prefix_limits
 from engine.runner.cuda.batch.input_batch import BatchShape
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.runner.cuda.layers import attention, prefix_limits
+from engine.runner.cuda.layers import attention
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 GPU = torch.cuda.is_available()
