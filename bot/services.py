@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from bot.addresses import without_credentials
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_client.engine import Engine
@@ -25,10 +24,11 @@ from bot.engine_client.replicas.replica_set import ReplicaSet
 from bot.engine_process.supervisor import EngineProcess
 from bot.garbage import freeze_garbage
 from bot.guilds.personas import PersonaService
-from bot.listed_models import ListedModel
 from bot.loop_lag import LoopLag
 from bot.reload import reloaded_by_hangup
 from bot.settings import Settings
+from bot.settings.addresses import without_credentials
+from bot.settings.listed_models import ListedModel
 from bot.storage import open_database, prepare_database
 from bot.telemetry.metrics import begin_models
 from bot.telemetry.server import monitored

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from bot.addresses import is_loopback
 from bot.admin.access.address import check_address
 from bot.admin.access.guard import Names
 from bot.admin.app import build
@@ -20,6 +19,7 @@ from bot.admin.pages.login import announce_link
 from bot.admin.views.live import LiveFigures
 from bot.errors import ConfigError
 from bot.settings import Settings
+from bot.settings.addresses import is_loopback
 from models.database import Database
 
 _GRACE = 5

@@ -40,9 +40,9 @@ from bot.engine_client.model_list import ModelList
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.keyed_locks import KeyedLocks
-from bot.listed_models import DEFAULT_MODEL
 from bot.memory.quiet import QuietTime
 from bot.settings import Settings
+from bot.settings.listed_models import DEFAULT_MODEL
 from bot.storage import translate_database_errors
 from bot.telemetry.tracing import span
 from bot.text import clean_text, has_nul

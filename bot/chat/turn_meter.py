@@ -26,7 +26,7 @@ from bot.errors import (
     ReplyFiltered,
     ShuttingDown,
 )
-from bot.listed_models import DEFAULT_MODEL
+from bot.settings.listed_models import DEFAULT_MODEL
 from bot.telemetry.metrics import (
     FIRST_TOKEN_SECONDS,
     PROMPT_TOKENS,

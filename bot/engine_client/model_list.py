@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from bot.engine_client.engine import Engine
-from bot.listed_models import DEFAULT_MODEL
+from bot.settings.listed_models import DEFAULT_MODEL
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import prometheus_client as prometheus
 
-from bot.listed_models import DEFAULT_MODEL
+from bot.settings.listed_models import DEFAULT_MODEL
 
 PREFIX: Final = "guildllama_bot"
 REGISTRY: Final = prometheus.CollectorRegistry()

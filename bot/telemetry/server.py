@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bot.addresses import is_loopback
 from bot.errors import ConfigError
 from bot.settings import Settings
+from bot.settings.addresses import is_loopback
 from bot.telemetry import metrics
 from bot.telemetry.page import CONTENT_TYPE, MetricsPage
 from bot.telemetry.span_export import INSTALL, MISSING, otlp_exporter, start_tracing

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bot.addresses import is_loopback
 from bot.errors import ConfigError
 from bot.settings import Settings
+from bot.settings.addresses import is_loopback
 
 
 def check_address(settings: Settings) -> None:

@@ -31,7 +31,7 @@ from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.guilds.settings.settings_cache import Change
 from bot.i18n.language import gettext as _
-from bot.listed_models import MAX_NAME_CHARS
+from bot.settings.listed_models import MAX_NAME_CHARS
 
 
 class Config(FeatureCog):

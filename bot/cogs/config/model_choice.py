@@ -9,8 +9,8 @@ from bot.cogs.config.storing import store_change
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.i18n.language import gettext as _
-from bot.listed_models import DEFAULT_MODEL
 from bot.settings import Settings
+from bot.settings.listed_models import DEFAULT_MODEL
 
 
 async def choose_model(context: CommandContext, interaction: Interaction, name: str | None) -> None:

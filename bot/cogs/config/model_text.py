@@ -10,8 +10,8 @@ from bot.cogs.settings_panel.entries import Listed, Option, Options
 from bot.guilds.settings.settings_checks import no_such_model, offers_model
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
-from bot.listed_models import DEFAULT_MODEL
 from bot.settings import Settings
+from bot.settings.listed_models import DEFAULT_MODEL
 from models.types import GuildSettings
 
 MODEL_CHOSEN = N_("It answers from the next message on. Conversations go on with it.")

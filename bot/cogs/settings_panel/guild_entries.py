@@ -23,10 +23,10 @@ from bot.cogs.settings_panel.limit_entries import filter_entries, limit_entries
 from bot.errors import BotError
 from bot.guilds.settings.settings_checks import SHORTEST_IDLE_TIME
 from bot.i18n.language import gettext as _
-from bot.listed_models import DEFAULT_MODEL
 from bot.settings import Settings
+from bot.settings.listed_models import DEFAULT_MODEL
+from bot.settings.units import parse_seconds
 from bot.text import duration_text
-from bot.units import parse_seconds
 from models.types import DialogScope, GuildSettings, PersonaFace
 
 

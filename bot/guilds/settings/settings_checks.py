@@ -7,9 +7,9 @@ from datetime import timedelta
 from bot.errors import AboveLimit, BotError, Hint
 from bot.guilds.settings.limits import limits_above
 from bot.i18n.language import gettext as _
-from bot.listed_models import DEFAULT_MODEL, MAX_NAME_CHARS
 from bot.safety.words import MAX_WORDS
 from bot.settings import Settings
+from bot.settings.listed_models import DEFAULT_MODEL, MAX_NAME_CHARS
 from bot.text import duration_text
 from models.types import GuildSettings
 

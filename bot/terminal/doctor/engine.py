@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bot.addresses import without_credentials
 from bot.engine_client.client import EngineClient
 from bot.engine_client.replicas.address import alone, numbered
 from bot.engine_process.command import engine_environment
@@ -18,8 +17,9 @@ from bot.engine_process.installed import check_engine_installed
 from bot.errors import BotError, ConfigError
 from bot.hub.machine import Machine, this_machine
 from bot.hub.resolve import resolve_model
-from bot.listed_models import ListedModel
 from bot.settings import Settings
+from bot.settings.addresses import without_credentials
+from bot.settings.listed_models import ListedModel
 from bot.terminal.doctor.findings import Finding, bad, note, ok
 
 INSPECT_SECONDS = 120

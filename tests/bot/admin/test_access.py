@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.addresses import is_loopback
 from bot.admin.access.address import check_address
 from bot.admin.access.guard import Names
 from bot.admin.access.login_pace import ALL_TRIES, TRIES, LoginPace
@@ -18,6 +17,7 @@ from bot.admin.access.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST_SESSIO
 from bot.admin.app import ACTS, PAGES
 from bot.admin.pages import login
 from bot.errors import ConfigError
+from bot.settings.addresses import is_loopback
 from models.database import Database
 from tests.bot.admin.admin_kit import BASE, BOT, PASSWORD, admin_settings, browser, fill, hashed
 

@@ -25,7 +25,7 @@ from bot.errors import (
     ReplyFiltered,
     ShuttingDown,
 )
-from bot.listed_models import DEFAULT_MODEL
+from bot.settings.listed_models import DEFAULT_MODEL
 from bot.telemetry import metrics
 from models.maintenance.cleanup import CleanupReport
 from tests.bot.metric_values import value

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bot.guilds.settings.limits import MAX_DAILY, MAX_MINUTE_MESSAGES, MAX_RUNNING_REPLIES, OPERATORS, shown_name
 from bot.guilds.settings.settings_checks import MAX_LISTED
-from bot.listed_models import MAX_NAME_CHARS
 from bot.safety.moderation import MAX_CATEGORIES, category_named
 from bot.safety.words import MAX_WORDS, listed_words
+from bot.settings.listed_models import MAX_NAME_CHARS
 from models.types import DialogScope, OwnPersonas, PersonaFace
 
 VERSION: Literal[1] = 1

@@ -6,7 +6,7 @@ import pytest
 
 from bot.errors import ConfigError
 from bot.settings import load_settings
-from bot.shard_plan import ShardPlan, parse_shards
+from bot.settings.shard_plan import ShardPlan, parse_shards
 
 POSTGRES = "postgresql://me@host/x"
 

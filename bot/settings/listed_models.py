@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bot.addresses import openai_base_url, without_credentials
+from bot.settings.addresses import openai_base_url, without_credentials
 
 MAX_SERVERS = 64
 MAX_MODELS = 24

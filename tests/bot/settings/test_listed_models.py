@@ -6,8 +6,8 @@ import pytest
 
 from bot.admin.pages.settings import shown_settings
 from bot.errors import ConfigError
-from bot.listed_models import ListedModel, parse_models
 from bot.settings import Settings, load_settings
+from bot.settings.listed_models import ListedModel, parse_models
 
 A, B = "http://a:1", "http://b:2"
 
