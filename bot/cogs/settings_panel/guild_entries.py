@@ -124,16 +124,18 @@ def _conversations(guild: GuildSettings, operator: Settings) -> Iterable[GuildEn
 
 
 def _replies(guild: GuildSettings, operator: Settings) -> Iterable[GuildEntry]:
+    control = model_control(guild, operator)
+    unchosen = DEFAULT_MODEL if isinstance(control, Options) else ""
     yield Entry(
         "model",
         "replies",
         _("Model that answers"),
         _("`/config model` changes it too"),
-        model_control(guild, operator),
-        lambda old: old.model or DEFAULT_MODEL,
+        control,
+        lambda old: old.model or unchosen,
         lambda old, value: replace(old, model=None if value == DEFAULT_MODEL else value),
         lambda old: replace(old, model=None),
-        note=lambda value: "" if value == DEFAULT_MODEL else _(MODEL_CHOSEN),
+        note=lambda value: "" if value == unchosen else _(MODEL_CHOSEN),
     )
     yield field_entry(
         "streaming",

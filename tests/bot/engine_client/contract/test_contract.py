@@ -134,7 +134,8 @@ async def test_a_prompt_that_is_too_long(server: RealServer, client: EngineClien
     with pytest.raises(ContextExceeded) as error:
         await ask(client, long, 16)
     assert error.value.context_length == CONTEXT
-    assert error.value.num_prompt_tokens > 2 * CONTEXT
+    # vLLM stops counting where the context ends, and says "at least".
+    assert error.value.num_prompt_tokens > (CONTEXT if server.kind == "vllm" else 2 * CONTEXT)
 
 
 async def test_counting(server: RealServer, client: EngineClient) -> None:
