@@ -18,7 +18,8 @@ from models.types import DialogKey
 from tests.bot.chat.chat_kit import say
 from tests.fakes.engine import FakeEngine
 
-GUILDS = [DialogKey(guild, 7) for guild in range(1, 9)]
+GUILDS = [DialogKey(guild, 7) for guild in range(1, 17)]
+"""Enough of them that each server has one. Its port decides which has which."""
 
 
 @pytest.fixture
