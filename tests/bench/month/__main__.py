@@ -29,14 +29,10 @@ from tests.bench.month.check import faults, log_faults
 from tests.bench.month.clock import Clock
 from tests.bench.month.engine import engine_process
 from tests.bench.month.run import Month, Plan
-from tests.bench.month.verdict import verdicts
+from tests.bench.month.verdict import WARM_UP, verdicts
 from tests.discord.harness import free_port
 from tests.fakes.discord.server import FakeDiscord
 from tests.postgres import Postgres
-
-WARM_UP = 10
-"""The first day that is compared: until then, what has a retention fills up (a day of idling, then a week), and the bot
-is stopped and killed."""
 
 
 def plan_of(options: argparse.Namespace) -> Plan:

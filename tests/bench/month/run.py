@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Today
 from tests.bench.month.clock import DAY, Clock
+from tests.bench.month.control import Control
 from tests.bench.month.sample import (
     cpu_seconds,
     database_figures,
@@ -97,6 +98,7 @@ class Month:
         self.started = time.time()
         self.pause = min(LONGEST_PAUSE, plan.seconds / len(QUARTERS) / 5)
         self._doing: set[asyncio.Task[None]] = set()
+        self._control = Control()
         self._cpu: Counter[str] = Counter()  # at the end of the day before
         self._cpu_of_ended = 0.0  # of bots
 
@@ -126,6 +128,7 @@ class Month:
     async def day(self, number: int) -> dict[str, object]:
         """Live through a day; return its figures."""
         midnight = self.started + (number - 1) * DAY
+        self._control.start()
         for quarter, share in enumerate(QUARTERS):
             await self.clock_to(midnight + quarter * DAY / len(QUARTERS))
             if quarter == 0:
@@ -199,6 +202,7 @@ class Month:
 
     async def _figures(self, number: int) -> dict[str, object]:
         today, self.acts.today = self.acts.today, Today()
+        control = self._control.stop()
         if today.outcomes[NEVER_ENDED] and number not in self.plan.restarts:
             self.violations.append(f"{today.outcomes[NEVER_ENDED]} messages never came to an end on day {number}")
         shown = await page(self.metrics_port)
@@ -226,6 +230,8 @@ class Month:
             "acknowledged_p99_ms": _quantile(today.acknowledged, 0.99, 1000),
             "replied_p50_s": _quantile(today.replied, 0.5),
             "replied_p99_s": _quantile(today.replied, 0.99),
+            "control_p50_ms": _quantile(control, 0.5, 1000),
+            "control_p99_ms": _quantile(control, 0.99, 1000),
             "bot_cpu_ms": round(1000 * cpu["bot"] / max(1, count), 1),
             "cpu_s": {name: round(value, 1) for name, value in cpu.items() if not name.startswith("machine")},
             "machine_busy": round(cpu["machine_busy"] / max(0.01, cpu["machine_all"]), 2),
