@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Today
+from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Question, Today
 from tests.bench.month.clock import DAY, Clock
 from tests.bench.month.control import Control
 from tests.bench.month.sample import (
@@ -203,8 +203,9 @@ class Month:
     async def _figures(self, number: int) -> dict[str, object]:
         today, self.acts.today = self.acts.today, Today()
         control = self._control.stop()
-        if today.outcomes[NEVER_ENDED] and number not in self.plan.restarts:
-            self.violations.append(f"{today.outcomes[NEVER_ENDED]} messages never came to an end on day {number}")
+        if number not in self.plan.restarts:
+            ended = [each for each in self.acts.questions if each.outcome == NEVER_ENDED and self._was(each, number)]
+            self.violations += [f"{each.kind} {each.id} of day {number} never ended: {each.shown}" for each in ended]
         shown = await page(self.metrics_port)
         now, before = self._cpu_now(), self._cpu
         self._cpu = now
@@ -239,6 +240,10 @@ class Month:
             "cleanup_runs": shown.sum("guildllama_bot_cleanup_runs_total", outcome="done"),
             "cleanup_skipped": shown.sum("guildllama_bot_cleanup_runs_total", outcome="skipped"),
         }
+
+    def _was(self, question: Question, day: int) -> bool:
+        """Whether it was asked on this day."""
+        return int((question.asked_at - self.started) // DAY) + 1 == day
 
     def _cpu_now(self) -> Counter[str]:
         busy, total = machine_seconds()

@@ -57,14 +57,14 @@ async def asked(here: World, name: str) -> Question:
     here.engine.default = lambda request: Script(deltas=(f"Answer to {name}: that is all.",))
     guild, ann = await here.member()
     found = await here.ask(guild, ann, f"Tell me of {name}")
-    return Question(name, found.id, guild.id, time.time(), ANSWERED)
+    return Question(name, found.id, guild.id, time.time(), "chat", ANSWERED)
 
 
 async def test_the_check_finds_what_was_lost_changed_or_is_too_old(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path) as here:
         kept = await asked(here, "q1")
         changed = await asked(here, "q2")
-        lost = Question("q3", 3, kept.guild_id, time.time(), ANSWERED)
+        lost = Question("q3", 3, kept.guild_id, time.time(), "chat", ANSWERED)
         assert await here.bot.stop() == 0
         assert await faults(sqlite_url, [kept, changed], left=set(), settings=SETTINGS) == []
         changed.name = "q22"

@@ -28,7 +28,8 @@ class Bound:
 
 BOUNDS: Mapping[str, Bound] = {
     "rss_mib": Bound(0.05, 5, of_process=True),
-    "fds": Bound(0, 6, of_process=True),
+    # Most are connections to Discord and the engine, as many as there were requests at once before the sample.
+    "fds": Bound(0, 15, of_process=True),
     "threads": Bound(0, 2, of_process=True),
     "tasks": Bound(0.05, 5, of_process=True),
     "objects": Bound(0.05, 5000, of_process=True),
