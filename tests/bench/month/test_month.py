@@ -17,7 +17,7 @@ from tests.discord.harness import World, world
 from tests.fakes.engine import Script
 
 SETTINGS = {"RETENTION_DAYS": "7", "SESSION_TTL": "1d"}
-SHORT = "--guilds 12 --members 120 --days 4 --minutes 0.5 --messages 30 --guild-quota 6 --only-check".split()  # noqa: SIM905
+SHORT = "--guilds 12 --members 120 --days 3 --minutes 0.4 --messages 30 --guild-quota 6 --only-check".split()  # noqa: SIM905
 
 
 def days(rss: Callable[[int], float], *, runs: Callable[[int], int] = lambda day: 1) -> list[dict[str, object]]:
