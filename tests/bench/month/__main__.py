@@ -28,7 +28,8 @@ from models.migrate import upgrade
 from tests.bench.month.check import faults, log_faults
 from tests.bench.month.clock import Clock
 from tests.bench.month.engine import engine_process
-from tests.bench.month.run import Month, Plan
+from tests.bench.month.plan import Plan
+from tests.bench.month.run import Month
 from tests.bench.month.verdict import WARM_UP, verdicts
 from tests.discord.harness import free_port
 from tests.fakes.discord.server import FakeDiscord

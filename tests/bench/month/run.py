@@ -15,13 +15,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Question, Today
 from tests.bench.month.clock import DAY, Clock
 from tests.bench.month.control import Control
+from tests.bench.month.forget import forget_the_day
+from tests.bench.month.plan import Plan
 from tests.bench.month.sample import (
     cpu_seconds,
     database_figures,
@@ -39,37 +40,6 @@ QUARTERS = (0.06, 0.28, 0.30, 0.36)
 """Share of a day's messages: at night, in the morning, in the afternoon, in the evening."""
 LONGEST_PAUSE = 1.2
 """Seconds of quiet before a jump and after it; a fifth of a short quarter."""
-KEPT_EVENTS = 200
-"""Events of a session that the fake gateway keeps for a RESUME."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One month. `messages`: what members do with the bot in a day; `seconds`: of the real clock for a day."""
-
-    guilds: int
-    members: int
-    days: int
-    seconds: float
-    messages: int
-    chatter: float
-    member_quota: int
-    guild_quota: int
-    retention_days: int
-    restarts: dict[int, str] = field(default_factory=dict)
-    """By day: "stop" or "kill", in the evening while members wait for answers."""
-    reconnects: dict[int, str] = field(default_factory=dict)
-    """By day: "resume" or "forget"."""
-
-    def settings(self) -> dict[str, str]:
-        """The bot's, without the prefix of their names."""
-        return {
-            "RETENTION_DAYS": str(self.retention_days),
-            "SESSION_TTL": "1d",
-            "CLEANUP_INTERVAL": "1s" if self.seconds < 30 else "2s",
-            "MEMBER_DAILY_MESSAGES": str(self.member_quota),
-            "GUILD_DAILY_MESSAGES": str(self.guild_quota),
-        }
 
 
 class Month:
@@ -214,7 +184,8 @@ class Month:
         census = await self._census()
         with self.folder.joinpath("census.jsonl").open("a") as file:
             file.write(json.dumps({"day": number, "run": len(self.bots), **census}) + "\n")
-        self._forget()
+        self.violations += forget_the_day(self.discord, self.town)
+        self.acts.forget()
         return {
             "day": number,
             "run": len(self.bots),
@@ -261,25 +232,6 @@ class Month:
                 await asyncio.sleep(0.05)
         found: dict[str, Any] = json.loads(self.census_file.read_text())
         return found
-
-    def _forget(self) -> None:
-        """The fake keeps what it was sent for tests; a month of it would not fit. What broke a rule is noted first."""
-        self.violations += self.discord.violations
-        rest = self.discord.rest
-        rest.violations.clear()
-        rest.requests.clear()
-        rest.interactions.clear()
-        rest.buckets.clear()
-        for member in (member for home in self.town.homes for member in home.members):
-            if member.last is not None and self.rng.random() < 0.3:
-                member.last = None
-        kept = {member.last.id for home in self.town.homes for member in home.members if member.last}
-        for message in [each for each in rest.messages if each not in kept]:
-            del rest.messages[message]
-        for session in self.discord.gateway.sessions.values():
-            old = len(session.sent) - KEPT_EVENTS
-            session.sent[: max(0, old)] = [{}] * max(0, old)
-        self.acts.forget()
 
     async def close(self) -> list[str]:
         """Let a last cleanup run, and stop the bot; what broke a rule."""
