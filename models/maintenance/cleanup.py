@@ -213,8 +213,8 @@ async def _delete_unused_users(database: Database, batches: _BatchRunner, batch_
         async with database.read() as session:
             unused, after = await purge.unused_users(session, after=after, limit=USERS_A_LOOK)
         for start in range(0, len(unused), batch_size):
-            user_ids = unused[start : start + batch_size]
-            total += await batches.run(partial(purge.delete_unused_users, user_ids=user_ids))
+            batch = unused[start : start + batch_size]
+            total += await batches.run(partial(purge.delete_unused_users, first_id=batch[0], last_id=batch[-1]))
     return total
 
 

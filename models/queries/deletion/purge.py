@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
@@ -111,19 +111,21 @@ async def unused_users(session: AsyncSession, *, after: int, limit: int) -> tupl
 
     And the `after` of the next users, None at the end. For a read transaction: it may take a while.
     """
-    ids = tuple(
-        await session.scalars(select(User.id).where(ours(User), User.id > after).order_by(User.id).limit(limit))
-    )
-    if not ids:
+    page = select(User.id).where(ours(User), User.id > after).order_by(User.id).limit(limit).subquery()
+    last_id = await session.scalar(select(func.max(page.c.id)))
+    if last_id is None:
         return (), None
-    unused = select(User.id).where(ours(User), User.id.in_(ids), *_is_unused()).order_by(User.id)
-    return tuple(await session.scalars(unused)), ids[-1]
+    unused = select(User.id).where(ours(User), User.id > after, User.id <= last_id, *_is_unused()).order_by(User.id)
+    return tuple(await session.scalars(unused)), last_id
 
 
 @cross_tenant("a user without any other row belongs to no tenant")
-async def delete_unused_users(session: AsyncSession, *, user_ids: tuple[int, ...]) -> int:
-    """Delete those of these users that no row refers to; return how many."""
-    gone = delete(User).where(ours(User), User.id.in_(user_ids), *_is_unused())
+async def delete_unused_users(session: AsyncSession, *, first_id: int, last_id: int) -> int:
+    """Delete those of the users from `first_id` to `last_id` that no row refers to; return how many.
+
+    A range, not a list: lists of many lengths would be as many statements, which SQLite's driver keeps.
+    """
+    gone = delete(User).where(ours(User), User.id.between(first_id, last_id), *_is_unused())
     return num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
 
 

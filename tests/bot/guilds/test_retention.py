@@ -271,6 +271,23 @@ class TestPurging:
         assert writes[0] == writes[1]
         await database.close()
 
+    async def test_a_cleanup_has_the_same_statements_for_few_and_many_users(self, sqlite_url: str) -> None:
+        """Else the driver would keep a compiled statement for each number of users, on each connection."""
+        statements: set[str] = set()
+        database = Database(sqlite_url)
+        for engine in database.engines:
+            event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: statements.add(given[2]))
+        found = []
+        for num_users in (1, 3, 7):
+            for user in range(num_users):
+                await self.ended(database, DialogKey(100, 500 + user), 31)
+            statements.clear()
+            report = await clean(database, limits=LIMITS, now=NOW + 500 * DAY)
+            assert report.forgotten_users == num_users
+            found.append(frozenset(each for each in statements if "users" in each))
+        assert found[0] == found[1] == found[2]
+        await database.close()
+
     async def test_more_users_than_are_looked_at_at_once_all_go(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
