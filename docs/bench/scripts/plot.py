@@ -134,13 +134,12 @@ def draw_members(measured: list[dict[str, object]], figures: Path) -> None:
 
 
 def draw_month(measured: list[dict[str, object]], figures: Path) -> None:
-    """Memory, times and disk by day, of the last month of each database; memory falls where the bot is started anew."""
+    """Memory, times and disk by day, of each database; memory falls where the bot is started anew."""
     days: dict[str, list[dict[str, object]]] = {}
     for line in measured:
-        if line.get("day") == 1:
-            days[str(line["database"])] = []
         if "day" in line:
-            days[str(line["database"])].append(line)
+            name = ", ".join(filter(None, (str(line["database"]), str(line.get("label", "")))))
+            days.setdefault(name, []).append(line)
 
     def of(name: str) -> dict[str, list[Point]]:
         return {
@@ -148,16 +147,12 @@ def draw_month(measured: list[dict[str, object]], figures: Path) -> None:
             for database, lived in days.items()
         }
 
-    def percentiles(kind: str, unit: str) -> dict[str, list[Point]]:
-        both = {p: of(f"{kind}_{p}_{unit}") for p in ("p50", "p99")}
-        return {f"{database}, {p}": points for p, found in both.items() for database, points in found.items()}
-
     title, label = "A month: 1,000 guilds, 20,000 members", "day"
     for file, y_label, series in (
         ("month-memory.svg", "resident memory of the bot, MiB", of("rss_mib")),
         ("month-database.svg", "database on disk, MiB", of("database_mib")),
-        ("month-acknowledged.svg", "until acknowledged, ms", percentiles("acknowledged", "ms")),
-        ("month-answered.svg", "until answered, s", percentiles("replied", "s")),
+        ("month-acknowledged.svg", "until acknowledged, p50, ms", of("acknowledged_p50_ms")),
+        ("month-cpu.svg", "CPU time of the bot a message, ms", of("bot_cpu_ms")),
     ):
         (figures / file).write_text(lines(title, label, y_label, series))
 

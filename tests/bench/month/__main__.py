@@ -54,7 +54,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace: float) -> dict[str, object]:
+async def live(
+    plan: Plan, url: str, folder: Path, helpers: dict[str, int], *, pace: float, label: str
+) -> dict[str, object]:
     """Live through the month; print its days, return its end."""
     port = free_port()
     days: list[dict[str, object]] = []
@@ -78,7 +80,7 @@ async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace
                 await month.prepare()
                 for number in range(1, plan.days + 1):
                     days.append(await month.day(number))
-                    print_line(days[-1], url)
+                    print_line(days[-1], url, label)
                 broken = await month.close()
                 broken += await faults(url, month.acts.questions, left=month.town.left_ids, settings=plan.settings())
             except BaseException:
@@ -92,10 +94,11 @@ async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace
     return {"days": days, "broken": broken, "questions": len(month.acts.questions), "outcomes": dict(outcomes)}
 
 
-def print_line(line: dict[str, object], url: str) -> None:
+def print_line(line: dict[str, object], url: str, label: str) -> None:
     """One JSON line."""
     about = {
         "database": "sqlite" if url.startswith("sqlite") else "postgres",
+        "label": label,
         "python": platform.python_version(),
         "discord.py": version("discord.py"),
         "date": datetime.now(UTC).date().isoformat(),
@@ -118,7 +121,7 @@ def bench(options: argparse.Namespace, folder: Path) -> int:
         else:
             url = f"sqlite:///{folder / 'month.db'}"
         upgrade(url)
-        end = asyncio.run(live(plan, url, folder, helpers, options.pace))
+        end = asyncio.run(live(plan, url, folder, helpers, pace=options.pace, label=options.label))
     days = end.pop("days")
     assert isinstance(days, list)
     found = verdicts(days, warm_up=min(WARM_UP, plan.days // 2))
@@ -145,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--guild-quota", type=int, default=20, help="messages of a guild in a day")
     parser.add_argument("--retention-days", type=int, default=7)
     parser.add_argument("--pace", type=float, default=0.1, help="seconds between two pieces of an answer")
+    parser.add_argument("--label", default="", help="goes into each line, to tell months apart")
     parser.add_argument("--keep", type=Path, help="folder for the bot's logs and what its process held each day")
     parser.add_argument("--only-check", action="store_true", help="do not fail because a figure grew")
     options = parser.parse_args(arguments)

@@ -31,14 +31,19 @@ SECOND = {"acknowledged p50 / p99 (ms)": "acknowledged_p99_ms", "answered p50 / 
 
 
 def months(lines: Sequence[Day]) -> dict[str, list[Day]]:
-    """The days of each database, of its last month in the file."""
+    """The days of each database and label, of its last month in the file."""
     found: dict[str, list[Day]] = {}
     for line in lines:
         if line.get("day") == 1:
-            found[line["database"]] = []
+            found[name_of(line)] = []
         if "day" in line:
-            found[line["database"]].append(line)
+            found[name_of(line)].append(line)
     return found
+
+
+def name_of(line: Day) -> str:
+    """What a month is called."""
+    return ", ".join(filter(None, (line["database"], line.get("label"))))
 
 
 def table(days: Sequence[Day]) -> str:
@@ -85,7 +90,7 @@ def main(file: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     found = months(lines)
     for name, days in found.items():
-        ends = [line for line in lines if "end" in line and line["database"] == name]
+        ends = [line for line in lines if "end" in line and name_of(line) == name]
         sys.stdout.write(f"\n{name}\n\n{table(days)}\n")
         if ends:
             sys.stdout.write(f"\n{ends[-1]['outcomes']}\n{ends[-1]['broken']}\n")
