@@ -128,9 +128,8 @@ def bench(options: argparse.Namespace, folder: Path) -> int:
     grown = [f"{each.name} grew by {each.growth}; {each.allowed} is allowed" for each in found if not each.flat]
     end["verdicts"] = {each.name: [each.first_week, each.growth, each.allowed] for each in found}
     end["grown"] = grown
-    print_line(
-        {"end": plan.days, "guilds": plan.guilds, "members": plan.members, "minutes": options.minutes, **end}, url
-    )
+    scale = {"guilds": plan.guilds, "members": plan.members, "minutes": options.minutes, "messages": plan.messages}
+    print_line({"end": plan.days, **scale, **end}, url, options.label)
     return 1 if end["broken"] or (grown and not options.only_check) else 0
 
 
