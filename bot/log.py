@@ -160,8 +160,11 @@ def _wordless(error: BaseException) -> Iterator[str]:
 
 
 def _is_not_cancellation(record: logging.LogRecord) -> bool:
-    """False for a cancelled job: APScheduler logs it as an error, but we stop jobs by cancelling them."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+    """False for a cancelled job: APScheduler logs it as an error, but we stop jobs by cancelling them.
+
+    asyncio logs with `exc_info=False` what it has no exception for, and the record keeps that.
+    """
+    return not record.exc_info or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _count(record: logging.LogRecord) -> bool:

@@ -23,6 +23,8 @@ from models.queries.replies import recovery, unfinished_deliveries
 from models.queries.tenants import threads
 
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
+USERS_A_LOOK = 500
+"""Users that are looked at in one read transaction."""
 
 
 Fence = Callable[[AsyncSession], Awaitable[None]]
@@ -162,7 +164,7 @@ async def clean(
         partial(blocks.delete_ended_blocks, now=now, limit=batch_size)
     )
     if report.deleted:
-        report.forgotten_users = await _delete_unused_users(batches, batch_size)
+        report.forgotten_users = await _delete_unused_users(database, batches, batch_size)
         report.released_pages = await release_space(database)
     return report
 
@@ -203,20 +205,16 @@ async def _purge_expired_turns(
         total += await batches.run(partial(retention.delete_turns, turn_ids=ids))
 
 
-async def _delete_unused_users(batches: _BatchRunner, batch_size: int) -> int:
-    """Go through all users by id, a batch at a time."""
+async def _delete_unused_users(database: Database, batches: _BatchRunner, batch_size: int) -> int:
+    """Go through all users by id. Most are in use, so look in read transactions, and write only for those that go."""
     total = 0
-    last_id: int | None = -1
-
-    async def next_batch(session: AsyncSession) -> int:
-        nonlocal last_id
-        if last_id is None:
-            return 0
-        count, last_id = await purge.delete_unused_users(session, after=last_id, limit=batch_size)
-        return count
-
-    while last_id is not None:
-        total += await batches.run(next_batch)
+    after: int | None = -1
+    while after is not None:
+        async with database.read() as session:
+            unused, after = await purge.unused_users(session, after=after, limit=USERS_A_LOOK)
+        for start in range(0, len(unused), batch_size):
+            batch = unused[start : start + batch_size]
+            total += await batches.run(partial(purge.delete_unused_users, first_id=batch[0], last_id=batch[-1]))
     return total
 
 

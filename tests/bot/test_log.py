@@ -65,6 +65,14 @@ def test_a_cancelled_task_is_not_logged_as_an_error(capsys: pytest.CaptureFixtur
     assert "LookupError" in err
 
 
+async def test_what_asyncio_has_to_say_without_an_exception_is_logged(capsys: pytest.CaptureFixture[str]):
+    """Such as a connection that nobody closed: it logs with `exc_info=False`, which is no exception and not None."""
+    configure_log(Settings(_env_file=None, log_format="json"))
+    asyncio.get_running_loop().call_exception_handler({"message": "Unclosed connection"})
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "Unclosed connection"
+
+
 @pytest.mark.parametrize("log_format", ["pretty", "json"])
 def test_both_kinds_of_records_are_formatted_and_redacted_alike(capsys: pytest.CaptureFixture[str], log_format: str):
     configure_log(Settings(_env_file=None, discord_token=TOKEN, log_format=log_format, log_level="DEBUG"))

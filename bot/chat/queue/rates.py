@@ -2,7 +2,7 @@
 
 A bucket is as large as the number that is allowed in a minute and fills evenly: a minute's messages may come at once,
 and after that one comes back at a time. Kept in memory, so each process counts what it hears, and a restart begins
-with full buckets. Pure arithmetic on a clock that is passed in.
+with full buckets; one that is full again takes no memory. Pure arithmetic on a clock that is passed in.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ class Buckets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._missing: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-        """How much is missing in each bucket, and when that was so; the one that was used last at the end."""
+        self._missing: OrderedDict[Hashable, tuple[float, float, float]] = OrderedDict()
+        """How much is missing in each bucket, when that was so, and when it is full again; used last at the end."""
+
+    def __len__(self) -> int:
+        """How many buckets are kept."""
+        return len(self._missing)
 
     def left(self, key: Hashable, limit: int) -> int:
         """How many messages may come now."""
@@ -35,14 +39,21 @@ class Buckets:
 
     def take(self, key: Hashable, limit: int) -> None:
         """Count one message. Below zero if there was none left: then the next ones have to wait for it as well."""
-        missing = self._now_missing(key, limit) + 1
-        self._missing[key] = (missing, self._clock())
+        missing, now = self._now_missing(key, limit) + 1, self._clock()
+        self._missing[key] = (missing, now, now + missing * _MINUTE / limit)
         self._missing.move_to_end(key)
-        while len(self._missing) > _MAX_KEYS:
+        self._forget_full(now)
+
+    def _forget_full(self, now: float) -> None:
+        """Forget the buckets that are full again, from the one that was used longest ago to the first that is not."""
+        while self._missing:
+            _, _, full_at = next(iter(self._missing.values()))
+            if full_at > now and len(self._missing) <= _MAX_KEYS:
+                return
             self._missing.popitem(last=False)
 
     def _now_missing(self, key: Hashable, limit: int) -> float:
         if (found := self._missing.get(key)) is None:
             return 0.0
-        missing, at = found
+        missing, at, _ = found
         return max(0.0, missing - max(0.0, self._clock() - at) * limit / _MINUTE)

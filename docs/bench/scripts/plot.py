@@ -92,6 +92,7 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
 def draw(folder: Path, figures: Path) -> None:
     """Write all figures into `figures`, from the measurements in `folder`."""
     draw_members(read(folder / "h200.jsonl"), figures)
+    draw_month(read(folder / "month.jsonl"), figures)
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
     newest = max(str(line["date"]) for line in steps)
     latest = {}  # (context rounded to hundreds, rows) -> tokens a second
@@ -130,6 +131,30 @@ def draw_members(measured: list[dict[str, object]], figures: Path) -> None:
             name = "transformers" if engine == "hf-batching" else engine
             series.setdefault(name, []).append((members, float(str(line[field]))))
         (figures / file).write_text(lines(title, "members at once", label, series, doubling=True))
+
+
+def draw_month(measured: list[dict[str, object]], figures: Path) -> None:
+    """Memory, times and disk by day, of each database; memory falls where the bot is started anew."""
+    days: dict[str, list[dict[str, object]]] = {}
+    for line in measured:
+        if "day" in line:
+            name = ", ".join(filter(None, (str(line["database"]), str(line.get("label", "")))))
+            days.setdefault(name, []).append(line)
+
+    def of(name: str) -> dict[str, list[Point]]:
+        return {
+            database: [(float(str(day["day"])), float(str(day[name]))) for day in lived]
+            for database, lived in days.items()
+        }
+
+    title, label = "A month: 1,000 guilds, 20,000 members", "day"
+    for file, y_label, series in (
+        ("month-memory.svg", "resident memory of the bot, MiB", of("rss_mib")),
+        ("month-database.svg", "database on disk, MiB", of("database_mib")),
+        ("month-acknowledged.svg", "until acknowledged, p50, ms", of("acknowledged_p50_ms")),
+        ("month-cpu.svg", "CPU time of the bot a message, ms", of("bot_cpu_ms")),
+    ):
+        (figures / file).write_text(lines(title, label, y_label, series))
 
 
 def main(arguments: Sequence[str]) -> int:

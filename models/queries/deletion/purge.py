@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
@@ -106,16 +106,31 @@ async def delete_expired_bookkeeping(session: AsyncSession, *, now: datetime, li
 
 
 @cross_tenant("a user without any other row belongs to no tenant")
-async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) -> tuple[int, int | None]:
-    """Delete those of the next `limit` users after id `after` that no row refers to.
+async def unused_users(session: AsyncSession, *, after: int, limit: int) -> tuple[tuple[int, ...], int | None]:
+    """Return those of the next `limit` users after id `after` that no row refers to.
 
-    Returns how many were deleted and the `after` of the next batch, None at the end.
+    And the `after` of the next users, None at the end. For a read transaction: it may take a while.
     """
-    ids = tuple(
-        await session.scalars(select(User.id).where(ours(User), User.id > after).order_by(User.id).limit(limit))
-    )
-    if not ids:
-        return 0, None
+    page = select(User.id).where(ours(User), User.id > after).order_by(User.id).limit(limit).subquery()
+    last_id = await session.scalar(select(func.max(page.c.id)))
+    if last_id is None:
+        return (), None
+    unused = select(User.id).where(ours(User), User.id > after, User.id <= last_id, *_is_unused()).order_by(User.id)
+    return tuple(await session.scalars(unused)), last_id
+
+
+@cross_tenant("a user without any other row belongs to no tenant")
+async def delete_unused_users(session: AsyncSession, *, first_id: int, last_id: int) -> int:
+    """Delete those of the users from `first_id` to `last_id` that no row refers to; return how many.
+
+    A range, not a list: lists of many lengths would be as many statements, which SQLite's driver keeps.
+    """
+    gone = delete(User).where(ours(User), User.id.between(first_id, last_id), *_is_unused())
+    return num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
+
+
+def _is_unused() -> list[ColumnElement[bool]]:
+    """Return the conditions that no row refers to a User."""
     unused = [
         ~exists().where(ours(table), column == User.id)
         for table, column in (
@@ -137,8 +152,4 @@ async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) 
         )
     ]
     written = (PersonaVersion.persona_id == Persona.id, PersonaVersion.author_id == User.id)
-    unused.append(~exists().where(ours(Persona), *written).correlate(User))
-    result = await session.execute(
-        delete(User).where(ours(User), User.id.in_(ids), *unused).execution_options(synchronize_session=False)
-    )
-    return num_deleted(result), ids[-1]
+    return [*unused, ~exists().where(ours(Persona), *written).correlate(User)]

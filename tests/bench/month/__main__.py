@@ -28,15 +28,12 @@ from models.migrate import upgrade
 from tests.bench.month.check import faults, log_faults
 from tests.bench.month.clock import Clock
 from tests.bench.month.engine import engine_process
-from tests.bench.month.run import Month, Plan
-from tests.bench.month.verdict import verdicts
+from tests.bench.month.plan import Plan
+from tests.bench.month.run import Month
+from tests.bench.month.verdict import WARM_UP, verdicts
 from tests.discord.harness import free_port
 from tests.fakes.discord.server import FakeDiscord
 from tests.postgres import Postgres
-
-WARM_UP = 10
-"""The first day that is compared: until then, what has a retention fills up (a day of idling, then a week), and the bot
-is stopped and killed."""
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -57,7 +54,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace: float) -> dict[str, object]:
+async def live(
+    plan: Plan, url: str, folder: Path, helpers: dict[str, int], *, pace: float, label: str
+) -> dict[str, object]:
     """Live through the month; print its days, return its end."""
     port = free_port()
     days: list[dict[str, object]] = []
@@ -81,7 +80,7 @@ async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace
                 await month.prepare()
                 for number in range(1, plan.days + 1):
                     days.append(await month.day(number))
-                    print_line(days[-1], url)
+                    print_line(days[-1], url, label)
                 broken = await month.close()
                 broken += await faults(url, month.acts.questions, left=month.town.left_ids, settings=plan.settings())
             except BaseException:
@@ -95,10 +94,11 @@ async def live(plan: Plan, url: str, folder: Path, helpers: dict[str, int], pace
     return {"days": days, "broken": broken, "questions": len(month.acts.questions), "outcomes": dict(outcomes)}
 
 
-def print_line(line: dict[str, object], url: str) -> None:
+def print_line(line: dict[str, object], url: str, label: str) -> None:
     """One JSON line."""
     about = {
         "database": "sqlite" if url.startswith("sqlite") else "postgres",
+        "label": label,
         "python": platform.python_version(),
         "discord.py": version("discord.py"),
         "date": datetime.now(UTC).date().isoformat(),
@@ -121,16 +121,15 @@ def bench(options: argparse.Namespace, folder: Path) -> int:
         else:
             url = f"sqlite:///{folder / 'month.db'}"
         upgrade(url)
-        end = asyncio.run(live(plan, url, folder, helpers, options.pace))
+        end = asyncio.run(live(plan, url, folder, helpers, pace=options.pace, label=options.label))
     days = end.pop("days")
     assert isinstance(days, list)
     found = verdicts(days, warm_up=min(WARM_UP, plan.days // 2))
     grown = [f"{each.name} grew by {each.growth}; {each.allowed} is allowed" for each in found if not each.flat]
     end["verdicts"] = {each.name: [each.first_week, each.growth, each.allowed] for each in found}
     end["grown"] = grown
-    print_line(
-        {"end": plan.days, "guilds": plan.guilds, "members": plan.members, "minutes": options.minutes, **end}, url
-    )
+    scale = {"guilds": plan.guilds, "members": plan.members, "minutes": options.minutes, "messages": plan.messages}
+    print_line({"end": plan.days, **scale, **end}, url, options.label)
     return 1 if end["broken"] or (grown and not options.only_check) else 0
 
 
@@ -148,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--guild-quota", type=int, default=20, help="messages of a guild in a day")
     parser.add_argument("--retention-days", type=int, default=7)
     parser.add_argument("--pace", type=float, default=0.1, help="seconds between two pieces of an answer")
+    parser.add_argument("--label", default="", help="goes into each line, to tell months apart")
     parser.add_argument("--keep", type=Path, help="folder for the bot's logs and what its process held each day")
     parser.add_argument("--only-check", action="store_true", help="do not fail because a figure grew")
     options = parser.parse_args(arguments)

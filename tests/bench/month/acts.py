@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.bench.month.engine import END, answer_to
@@ -46,7 +46,10 @@ class Question:
     id: int
     guild_id: int
     asked_at: float
+    kind: str
     outcome: str = ""
+    shown: str = ""
+    """What stood on Discord of an answer that never ended."""
 
 
 @dataclass(slots=True)
@@ -120,12 +123,12 @@ class Acts:
     async def _chat(self, member: Member) -> None:
         name, began = self._name(), time.monotonic()
         asked = await self.discord.chat(member.channel, member.user, self._text(name, member))
-        question = self._ask(name, asked.id, member)
+        question = self._ask("chat", name, asked.id, member)
         if not await self._acknowledged(asked, began):
             self._end(question, NOT_HEARD)
             return
         if not await self._until(asked.done):
-            self._end(question, NEVER_ENDED)
+            self._end(question, NEVER_ENDED, asked.messages())
             return
         shown = asked.messages()
         if len(shown) != 1:
@@ -137,12 +140,12 @@ class Acts:
         text = f"<@{self.discord.bot.id}> {self._text(name, member)}"
         limited = self._is_over(member)
         asked = await self.discord.say(member.channel, member.user, text, reply_to=reply_to)
-        question = self._ask(name, asked.id, member)
+        question = self._ask("mention", name, asked.id, member)
         if not await self._until(lambda: self._answers[asked.id], SILENCE if limited else TIMEOUT):
             self._end(question, SILENT if limited else NEVER_ENDED)
             return
         if not await self._until(lambda: not any(each.runs() for each in self._answers[asked.id])):
-            self._end(question, NEVER_ENDED)
+            self._end(question, NEVER_ENDED, self._answers[asked.id])
             return
         shown = [each for each in self._answers[asked.id] if not each.deleted]
         if len(shown) != 1:
@@ -196,8 +199,8 @@ class Acts:
         rest = " ".join(self.town.rng.choices(WORDS, k=self.town.rng.randint(4, 24)))
         return f"{'I like' if member and member.remembered else 'Tell me of'} {name} {rest}"
 
-    def _ask(self, name: str, number: int, member: Member) -> Question:
-        question = Question(name, number, member.home.guild.id, time.time())
+    def _ask(self, kind: str, name: str, number: int, member: Member) -> Question:
+        question = Question(name, number, member.home.guild.id, time.time(), kind)
         self.questions.append(question)
         self.town.asked_today.update([member.user.id, member.home.guild.id])
         return question
@@ -220,8 +223,9 @@ class Acts:
         else:
             self._end(question, said(shown.content))
 
-    def _end(self, question: Question, outcome: str) -> None:
+    def _end(self, question: Question, outcome: str, shown: Sequence[Message] = ()) -> None:
         question.outcome = outcome
+        question.shown = "; ".join(f"{each.content[:40]} {[b.get('label') for b in each.buttons()]}" for each in shown)
         self.today.outcomes[outcome] += 1
 
     async def _until(self, holds: Callable[[], object], timeout: float = TIMEOUT) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.month.verdict import BOUNDS, WEEK
+from tests.bench.month.verdict import BOUNDS, WARM_UP, WEEK, verdicts
 
 Day = Mapping[str, Any]
 COLUMNS: dict[str, Callable[[Day], float | None]] = {
@@ -31,14 +31,19 @@ SECOND = {"acknowledged p50 / p99 (ms)": "acknowledged_p99_ms", "answered p50 / 
 
 
 def months(lines: Sequence[Day]) -> dict[str, list[Day]]:
-    """The days of each database, of its last month in the file."""
+    """The days of each database and label, of its last month in the file."""
     found: dict[str, list[Day]] = {}
     for line in lines:
         if line.get("day") == 1:
-            found[line["database"]] = []
+            found[name_of(line)] = []
         if "day" in line:
-            found[line["database"]].append(line)
+            found[name_of(line)].append(line)
     return found
+
+
+def name_of(line: Day) -> str:
+    """What a month is called."""
+    return ", ".join(filter(None, (line["database"], line.get("label"))))
 
 
 def table(days: Sequence[Day]) -> str:
@@ -58,12 +63,22 @@ def table(days: Sequence[Day]) -> str:
     return "\n".join(rows)
 
 
-def judged(end: Day) -> str:
-    """What the verdict found, of the figures and of the tables that have rows."""
-    rows = ["| figure | first week | growth | allowed |", "|---|---:|---:|---:|"]
-    for name, (first, growth, allowed) in end["verdicts"].items():
-        if name in BOUNDS or first or growth:
-            rows.append(f"| {name} | {shown(first)} | {shown(growth)} | {shown(allowed)} |")
+def judged(days: Mapping[str, Sequence[Day]], *, warm_up: int) -> str:
+    """The verdict of each database beside each other, of the figures and of the tables that have rows."""
+    found = {name: {each.name: each for each in verdicts(lived, warm_up=warm_up)} for name, lived in days.items()}
+    rows = [
+        f"| figure | {' | '.join(f'{name}: first week | growth | allowed' for name in found)} |",
+        f"|---|{'---:|' * (3 * len(found))}",
+    ]
+    for figure in dict.fromkeys(each for of_one in found.values() for each in of_one):
+        cells = []
+        for of_one in found.values():
+            each = of_one.get(figure)
+            cells += ["–"] * 3 if each is None else [shown(each.first_week), shown(each.growth), shown(each.allowed)]
+            if each is not None and not each.flat:
+                cells[-2] = f"**{cells[-2]}**"
+        if figure in BOUNDS or any(of_one[figure].first_week for of_one in found.values() if figure in of_one):
+            rows.append(f"| {figure} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -73,11 +88,13 @@ def shown(value: float) -> str:
 
 def main(file: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    for name, days in months(lines).items():
-        ends = [line for line in lines if "end" in line and line["database"] == name]
+    found = months(lines)
+    for name, days in found.items():
+        ends = [line for line in lines if "end" in line and name_of(line) == name]
         sys.stdout.write(f"\n{name}\n\n{table(days)}\n")
         if ends:
-            sys.stdout.write(f"\n{judged(ends[-1])}\n\n{ends[-1]['outcomes']}\n{ends[-1]['broken']}\n")
+            sys.stdout.write(f"\n{ends[-1]['outcomes']}\n{ends[-1]['broken']}\n")
+    sys.stdout.write(f"\n{judged(found, warm_up=WARM_UP)}\n")
 
 
 if __name__ == "__main__":

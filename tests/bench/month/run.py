@@ -15,12 +15,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Today
+from tests.bench.month.acts import GOES_ON, NEVER_ENDED, Acts, Question, Today
 from tests.bench.month.clock import DAY, Clock
+from tests.bench.month.control import Control
+from tests.bench.month.forget import forget_the_day
+from tests.bench.month.plan import Plan
 from tests.bench.month.sample import (
     cpu_seconds,
     database_figures,
@@ -38,37 +40,6 @@ QUARTERS = (0.06, 0.28, 0.30, 0.36)
 """Share of a day's messages: at night, in the morning, in the afternoon, in the evening."""
 LONGEST_PAUSE = 1.2
 """Seconds of quiet before a jump and after it; a fifth of a short quarter."""
-KEPT_EVENTS = 200
-"""Events of a session that the fake gateway keeps for a RESUME."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One month. `messages`: what members do with the bot in a day; `seconds`: of the real clock for a day."""
-
-    guilds: int
-    members: int
-    days: int
-    seconds: float
-    messages: int
-    chatter: float
-    member_quota: int
-    guild_quota: int
-    retention_days: int
-    restarts: dict[int, str] = field(default_factory=dict)
-    """By day: "stop" or "kill", in the evening while members wait for answers."""
-    reconnects: dict[int, str] = field(default_factory=dict)
-    """By day: "resume" or "forget"."""
-
-    def settings(self) -> dict[str, str]:
-        """The bot's, without the prefix of their names."""
-        return {
-            "RETENTION_DAYS": str(self.retention_days),
-            "SESSION_TTL": "1d",
-            "CLEANUP_INTERVAL": "1s" if self.seconds < 30 else "2s",
-            "MEMBER_DAILY_MESSAGES": str(self.member_quota),
-            "GUILD_DAILY_MESSAGES": str(self.guild_quota),
-        }
 
 
 class Month:
@@ -97,6 +68,7 @@ class Month:
         self.started = time.time()
         self.pause = min(LONGEST_PAUSE, plan.seconds / len(QUARTERS) / 5)
         self._doing: set[asyncio.Task[None]] = set()
+        self._control = Control()
         self._cpu: Counter[str] = Counter()  # at the end of the day before
         self._cpu_of_ended = 0.0  # of bots
 
@@ -126,6 +98,7 @@ class Month:
     async def day(self, number: int) -> dict[str, object]:
         """Live through a day; return its figures."""
         midnight = self.started + (number - 1) * DAY
+        self._control.start()
         for quarter, share in enumerate(QUARTERS):
             await self.clock_to(midnight + quarter * DAY / len(QUARTERS))
             if quarter == 0:
@@ -199,8 +172,10 @@ class Month:
 
     async def _figures(self, number: int) -> dict[str, object]:
         today, self.acts.today = self.acts.today, Today()
-        if today.outcomes[NEVER_ENDED] and number not in self.plan.restarts:
-            self.violations.append(f"{today.outcomes[NEVER_ENDED]} messages never came to an end on day {number}")
+        control = self._control.stop()
+        if number not in self.plan.restarts:
+            ended = [each for each in self.acts.questions if each.outcome == NEVER_ENDED and self._was(each, number)]
+            self.violations += [f"{each.kind} {each.id} of day {number} never ended: {each.shown}" for each in ended]
         shown = await page(self.metrics_port)
         now, before = self._cpu_now(), self._cpu
         self._cpu = now
@@ -209,7 +184,8 @@ class Month:
         census = await self._census()
         with self.folder.joinpath("census.jsonl").open("a") as file:
             file.write(json.dumps({"day": number, "run": len(self.bots), **census}) + "\n")
-        self._forget()
+        self.violations += forget_the_day(self.discord, self.town)
+        self.acts.forget()
         return {
             "day": number,
             "run": len(self.bots),
@@ -226,6 +202,8 @@ class Month:
             "acknowledged_p99_ms": _quantile(today.acknowledged, 0.99, 1000),
             "replied_p50_s": _quantile(today.replied, 0.5),
             "replied_p99_s": _quantile(today.replied, 0.99),
+            "control_p50_ms": _quantile(control, 0.5, 1000),
+            "control_p99_ms": _quantile(control, 0.99, 1000),
             "bot_cpu_ms": round(1000 * cpu["bot"] / max(1, count), 1),
             "cpu_s": {name: round(value, 1) for name, value in cpu.items() if not name.startswith("machine")},
             "machine_busy": round(cpu["machine_busy"] / max(0.01, cpu["machine_all"]), 2),
@@ -233,6 +211,10 @@ class Month:
             "cleanup_runs": shown.sum("guildllama_bot_cleanup_runs_total", outcome="done"),
             "cleanup_skipped": shown.sum("guildllama_bot_cleanup_runs_total", outcome="skipped"),
         }
+
+    def _was(self, question: Question, day: int) -> bool:
+        """Whether it was asked on this day."""
+        return int((question.asked_at - self.started) // DAY) + 1 == day
 
     def _cpu_now(self) -> Counter[str]:
         busy, total = machine_seconds()
@@ -250,25 +232,6 @@ class Month:
                 await asyncio.sleep(0.05)
         found: dict[str, Any] = json.loads(self.census_file.read_text())
         return found
-
-    def _forget(self) -> None:
-        """The fake keeps what it was sent for tests; a month of it would not fit. What broke a rule is noted first."""
-        self.violations += self.discord.violations
-        rest = self.discord.rest
-        rest.violations.clear()
-        rest.requests.clear()
-        rest.interactions.clear()
-        rest.buckets.clear()
-        for member in (member for home in self.town.homes for member in home.members):
-            if member.last is not None and self.rng.random() < 0.3:
-                member.last = None
-        kept = {member.last.id for home in self.town.homes for member in home.members if member.last}
-        for message in [each for each in rest.messages if each not in kept]:
-            del rest.messages[message]
-        for session in self.discord.gateway.sessions.values():
-            old = len(session.sent) - KEPT_EVENTS
-            session.sent[: max(0, old)] = [{}] * max(0, old)
-        self.acts.forget()
 
     async def close(self) -> list[str]:
         """Let a last cleanup run, and stop the bot; what broke a rule."""

@@ -17,7 +17,7 @@ from tests.discord.harness import World, world
 from tests.fakes.engine import Script
 
 SETTINGS = {"RETENTION_DAYS": "7", "SESSION_TTL": "1d"}
-SHORT = "--guilds 12 --members 120 --days 4 --minutes 0.5 --messages 30 --guild-quota 6 --only-check".split()  # noqa: SIM905
+SHORT = "--guilds 12 --members 120 --days 3 --minutes 0.4 --messages 30 --guild-quota 6 --only-check".split()  # noqa: SIM905
 
 
 def days(rss: Callable[[int], float], *, runs: Callable[[int], int] = lambda day: 1) -> list[dict[str, object]]:
@@ -57,14 +57,14 @@ async def asked(here: World, name: str) -> Question:
     here.engine.default = lambda request: Script(deltas=(f"Answer to {name}: that is all.",))
     guild, ann = await here.member()
     found = await here.ask(guild, ann, f"Tell me of {name}")
-    return Question(name, found.id, guild.id, time.time(), ANSWERED)
+    return Question(name, found.id, guild.id, time.time(), "chat", ANSWERED)
 
 
 async def test_the_check_finds_what_was_lost_changed_or_is_too_old(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path) as here:
         kept = await asked(here, "q1")
         changed = await asked(here, "q2")
-        lost = Question("q3", 3, kept.guild_id, time.time(), ANSWERED)
+        lost = Question("q3", 3, kept.guild_id, time.time(), "chat", ANSWERED)
         assert await here.bot.stop() == 0
         assert await faults(sqlite_url, [kept, changed], left=set(), settings=SETTINGS) == []
         changed.name = "q22"

@@ -256,6 +256,49 @@ class TestPurging:
         async with database.read() as session:
             assert (await inspection.totals(session))["users"] == 1
 
+    async def test_users_who_are_in_use_cost_no_write(self, sqlite_url: str) -> None:
+        """Else each cleanup of a database with many users would be many small writes, for which chats wait."""
+        kinds: list[str] = []
+        database = Database(sqlite_url, on_transaction=lambda kind, *_: kinds.append(kind))
+        later, writes = NOW + 500 * DAY, []
+        for num_users in (1, 100):
+            for user in range(num_users):
+                await talk(database, DialogKey(100, user), later - DAY)
+            await self.ended(database, DialogKey(100, 500), 31)
+            kinds.clear()
+            assert (await clean(database, limits=LIMITS, now=later, batch_size=10)).forgotten_users == 1
+            writes.append(kinds.count("write"))
+        assert writes[0] == writes[1]
+        await database.close()
+
+    async def test_a_cleanup_has_the_same_statements_for_few_and_many_users(self, sqlite_url: str) -> None:
+        """Else the driver would keep a compiled statement for each number of users, on each connection."""
+        statements: set[str] = set()
+        database = Database(sqlite_url)
+        for engine in database.engines:
+            event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: statements.add(given[2]))
+        found = []
+        for num_users in (1, 3, 7):
+            for user in range(num_users):
+                await self.ended(database, DialogKey(100, 500 + user), 31)
+            statements.clear()
+            report = await clean(database, limits=LIMITS, now=NOW + 500 * DAY)
+            assert report.forgotten_users == num_users
+            found.append(frozenset(each for each in statements if "users" in each))
+        assert found[0] == found[1] == found[2]
+        await database.close()
+
+    async def test_more_users_than_are_looked_at_at_once_all_go(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("models.maintenance.cleanup.USERS_A_LOOK", 3)
+        for user in range(8):
+            await self.ended(database, DialogKey(100, user), 31)
+        await talk(database, DialogKey(100, 4), NOW + 499 * DAY)
+        assert (await clean(database, limits=LIMITS, now=NOW + 500 * DAY, batch_size=2)).forgotten_users == 7
+        async with database.read() as session:
+            assert (await inspection.totals(session))["users"] == 1
+
 
 class TestGuilds:
     async def test_fault_35_purged_after_the_grace_period(self, database: Database) -> None:

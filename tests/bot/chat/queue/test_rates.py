@@ -98,3 +98,20 @@ def test_a_refused_message_counts_for_nobody() -> None:
     assert limiter.left(DialogKey(1, 11), limits.member, "member").messages == 5
     clock.seconds += 60
     limiter.take(DialogKey(1, 11), limits)
+
+
+def test_a_bucket_that_is_full_again_takes_no_memory() -> None:
+    """Else each member who ever wrote would be kept, and memory would grow for months."""
+    clock = Clock()
+    buckets = Buckets(clock)
+    for number in range(1000):
+        buckets.take(f"member {number}", 30)
+        buckets.take("guild", 600)
+        clock.seconds += 1.0
+    assert len(buckets) <= 4  # two seconds bring one of thirty back
+    assert buckets.left("guild", 600) == 600
+    for _ in range(5):
+        buckets.take("ann", 30)
+    clock.seconds += 9.0
+    buckets.take("bob", 30)
+    assert buckets.left("ann", 30) == 25 + 4  # she is not forgotten before
