@@ -187,4 +187,5 @@ def _secrets(settings: Settings) -> tuple[str, ...]:
     """The values of all secret settings, and of a list of keys each one."""
     values = [getattr(settings, name) for name in type(settings).model_fields]
     texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-    return tuple(part for text in texts for part in (text, *re.split(r"[,\s]+", text)))
+    keys = [key for model in settings.listed_models for _, key in settings.servers_of(model) if key]
+    return (*(part for text in texts for part in (text, *re.split(r"[,\s]+", text))), *keys)
