@@ -5,6 +5,7 @@ The bot never starts one by itself. What makes a message in it count is in `bot.
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
 from collections.abc import Mapping
 
@@ -28,11 +29,12 @@ from bot.discord_app.rest.thread_api import MAX_THREAD_NAME, ThreadApi, check_pe
 from bot.errors import BotError, DatabaseUnavailable
 from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
-from models.types import DialogKey
+from models.types import DialogKey, TurnInfo
 
 log = structlog.get_logger(__name__)
 
 _MAX_NAME_FROM_QUESTION = 60
+_LOOKS, _LOOK_AGAIN = 20, 0.1  # seconds between two looks
 _EVERY_MESSAGE = N_(
     "-# Just write here, I answer every message. All who write in this thread share one conversation with me."
 )
@@ -94,16 +96,25 @@ class Threads(FeatureCog):
             return
         caller = await self._authorised(interaction, at_message=True)
         turn = await self._actions.find(caller, number_in(argument), in_open_dialog=False)
-        delivery = await self.context.chat.turns.delivery(turn)
-        shown = () if delivery is None else delivery.messages
         message_id = 0 if interaction.message is None else interaction.message.id
-        if message_id not in [each.message_id for each in shown]:
+        if not await self._shows(message_id, turn):
             raise TurnIsGone()
         async with self._conversations.changes.hold(turn.turn_id):
             name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or await self._default_name(caller)
             thread_id = await self._api.start_at(caller.channel_id, message_id, name)
             await self._bind(caller, thread_id)
         await self.context.respond(interaction, _("Let us go on in {thread}.").format(thread=f"<#{thread_id}>"))
+
+    async def _shows(self, message_id: int, turn: TurnInfo) -> bool:
+        """Whether the reply of this turn is shown in this message. Its last edit is seen before it is recorded."""
+        for _attempt in range(_LOOKS):
+            delivery = await self.context.chat.turns.delivery(turn)
+            if delivery is not None and message_id in [each.message_id for each in delivery.messages]:
+                return True
+            if delivery is None or delivery.state == "done":
+                return False
+            await asyncio.sleep(_LOOK_AGAIN)
+        return False
 
     async def _authorised(self, interaction: Interaction, *, at_message: bool) -> Caller:
         """The caller, checked by rules that the gate may not have known, and the bot's own permissions."""

@@ -112,6 +112,18 @@ async def test_without_the_intent_mentions_and_replies_count(database_url: str, 
         assert prompt(here) == ["alone"]
 
 
+async def test_a_thread_under_a_reply_that_is_not_recorded_yet(sqlite_url: str, tmp_path: Path) -> None:
+    """A member sees the last edit before the bot knows that it arrived."""
+    async with world(sqlite_url, tmp_path) as here:
+        guild, ann = await here.member()
+        here.discord.fail("PATCH", "@original", lose="response")
+        asked = await here.ask(guild, ann, "What is a llama?")
+        pressed = await here.discord.press(asked.messages()[0], ann, label="Thread")
+        await here.discord.done(pressed)
+        [thread] = guild.threads
+        assert pressed.reply() == f"Let us go on in <#{thread.id}>."
+
+
 @POSTGRES
 async def test_a_thread_under_a_reply(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
