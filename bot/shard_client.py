@@ -32,6 +32,7 @@ from bot.guilds.settings.member_settings import MemberSettingsCache
 from bot.guilds.settings.settings_cache import GuildSettingsCache
 from bot.safety.content import ContentFilters
 from bot.settings import Settings
+from bot.telemetry.gateway_sessions import GATEWAY_SESSIONS
 from models.database import Database
 from models.types import Shard
 
@@ -105,6 +106,7 @@ class ShardClient:
 
     async def disconnect(self) -> None:
         """End the session on the gateway; what is being served goes on."""
+        GATEWAY_SESSIONS.given_up(self.bot)
         self.connection.cancel()
         await asyncio.gather(self.connection, return_exceptions=True)
         with contextlib.suppress(Exception):

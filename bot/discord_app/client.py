@@ -31,7 +31,8 @@ from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
 from bot.i18n.language import gettext as _
 from bot.i18n.language import set_language, use_language
-from bot.telemetry.metrics import GATEWAY_CONNECTED, GATEWAY_EVENTS_TOTAL
+from bot.telemetry.gateway_sessions import GATEWAY_SESSIONS
+from bot.telemetry.metrics import GATEWAY_EVENTS_TOTAL
 from models.types import Shard
 
 log = structlog.get_logger(__name__)
@@ -216,7 +217,7 @@ class GuildLlama(commands.Bot):
 
     async def on_disconnect(self) -> None:
         """Note when the gateway was lost."""
-        GATEWAY_CONNECTED.set(0)
+        GATEWAY_SESSIONS.lost(self)
         if self._away_since is None:
             GATEWAY_EVENTS_TOTAL.labels("lost").inc()
             self._away_since = time.monotonic()
@@ -234,7 +235,7 @@ class GuildLlama(commands.Bot):
 
     def _came_back(self, event: str) -> None:
         self._away_since = None
-        GATEWAY_CONNECTED.set(1)
+        GATEWAY_SESSIONS.opened(self)
         GATEWAY_EVENTS_TOTAL.labels(event).inc()
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:

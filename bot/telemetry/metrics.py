@@ -117,7 +117,9 @@ EDITS = _counter(
     "edits", "Attempts to show a reply: while it grows, complete, or its place in line", kind=EDIT_KINDS,
     outcome=("shown", "failed"),
 )  # fmt: skip
-GATEWAY_CONNECTED = _gauge("gateway_connected", "1 while the bot has a session with Discord's gateway")
+GATEWAY_CONNECTED = _gauge(
+    "gateway_connected", "1 while each connection of the process has a session with Discord's gateway"
+)
 GATEWAY_EVENTS_TOTAL = _counter("gateway_events", "Sessions with the gateway: lost, resumed, new", event=GATEWAY_EVENTS)
 
 # ── the process ─────────────────────────────────────────────────────────────────────────────────────────────────────
