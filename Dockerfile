@@ -1,4 +1,4 @@
-# Guildllama in containers. compose.yaml uses the targets; deploy/debian_root.sh runs these steps in a plain Debian root.
+# Guildllama in containers. compose.yaml uses the targets; deploy/debian_root.py runs these steps in a plain Debian root.
 #
 #   docker build --target bot  -t guildllama:bot .     the bot alone, for a server at GUILDLLAMA_ENGINE_URL
 #   docker build --target cpu  -t guildllama:cpu .     and our engine with the embedded model, on CPUs
