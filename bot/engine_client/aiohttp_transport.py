@@ -6,6 +6,7 @@ Knows connections, timeouts and what each error means for httpx2. Reads bodies a
 from __future__ import annotations
 
 import contextlib
+import os
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -128,7 +129,7 @@ def _translated(request: httpx2.Request) -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorError as error:  # also of certificates
-        raise httpx2.ConnectError(str(error), request=request) from error
+        raise httpx2.ConnectError(_why_not_connected(error), request=request) from error
     except aiohttp.ConnectionTimeoutError as error:
         raise httpx2.ConnectTimeout(str(error), request=request) from error
     except TimeoutError as error:
@@ -143,3 +144,11 @@ def _translated(request: httpx2.Request) -> Iterator[None]:
         raise httpx2.ProxyError(str(error), request=request) from error
     except aiohttp.ClientError as error:  # a response that is none, or a body that was cut off
         raise httpx2.RemoteProtocolError(str(error), request=request) from error
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    """The operating system's words, without those of two libraries around them."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return str(error)
+    cause = error.os_error
+    return os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or str(cause)

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from aiohttp import web
 
 from bot.engine_client import event_stream
 from bot.engine_client.aiohttp_transport import AiohttpTransport
+from tests.fakes.engine.wire import WireServer
 
 
 @pytest.fixture
@@ -48,23 +50,49 @@ async def test_the_environments_proxy_is_used_where_asked_for(
     assert len(asked) == 1
 
 
+async def test_why_there_is_no_connection() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 no TLS here\r\n")
+        writer.close()
+
+    with pytest.raises(httpx2.ConnectError, match=r"^Connection refused$"):
+        await get("http://127.0.0.1:9/v1", environment_proxies=False)
+    with pytest.raises(httpx2.ConnectError, match=r"not known|No address"):
+        await get("http://engine.invalid/v1", environment_proxies=False)
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        with pytest.raises(httpx2.ConnectError, match=r"SSL"):
+            await get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", environment_proxies=False)
+
+
 async def test_a_slow_stream_is_read_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def pieces(seconds: float) -> AsyncIterator[bytes]:
+    async def answer(body: dict[str, object], request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
         for number in range(20):
-            await asyncio.sleep(seconds)
+            await response.write(b"%d " % number)
+            await asyncio.sleep(0.02)
+        return response
+
+    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.0)
+    async with (
+        WireServer(answer) as server,
+        httpx2.AsyncClient(transport=AiohttpTransport()) as client,
+        client.stream("POST", f"{server.url}/chat/completions", json={}) as response,
+    ):
+        pieces = [piece async for piece in event_stream._paced(response.aiter_bytes())]
+    assert b"".join(pieces).split() == [b"%d" % number for number in range(20)]
+    assert len(pieces) <= 15
+
+
+async def test_what_is_at_hand_is_read_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(20):
             yield b"%d" % number
 
-    pauses = 0
-    sleep = asyncio.sleep
+    async def never(seconds: float) -> None:
+        raise AssertionError("a pause")
 
-    async def counted(seconds: float) -> None:
-        nonlocal pauses
-        pauses += seconds == event_stream._PACE_SECONDS
-        await sleep(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", counted)
-    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.1)
-    assert len([piece async for piece in event_stream._paced(pieces(0.0))]) == 20
-    assert pauses == 0
-    assert b"".join([piece async for piece in event_stream._paced(pieces(0.02))])
-    assert 1 <= pauses <= 16
+    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.0)
+    monkeypatch.setattr(event_stream, "_AT_HAND_SECONDS", 5.0)
+    monkeypatch.setattr(asyncio, "sleep", never)
+    assert len([piece async for piece in event_stream._paced(pieces())]) == 20
