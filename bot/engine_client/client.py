@@ -18,6 +18,7 @@ import openai
 from bot.engine_client.completions import Completions
 from bot.engine_client.engine import EngineState
 from bot.engine_client.errors import ContextExceeded, translate
+from bot.engine_client.http.transport import Transport
 from bot.engine_client.images.support import ImageSupport
 from bot.engine_client.messages import (
     Message,
@@ -28,11 +29,10 @@ from bot.engine_client.messages import (
     text_of,
 )
 from bot.engine_client.own_engine import OwnEngine, load_progress
-from bot.engine_client.reasoning import ReasoningSplitter, has_mark
 from bot.engine_client.replicas.report import ReplicaReport
-from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
-from bot.engine_client.transport import Transport
+from bot.engine_client.stream.reasoning import ReasoningSplitter, has_mark
+from bot.engine_client.stream.reply_reader import ReplyReader
 from bot.errors import EngineUnavailable, ImagesNotSeen
 from bot.i18n.language import N_, pgettext
 from bot.i18n.language import gettext as _

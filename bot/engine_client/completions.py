@@ -14,14 +14,14 @@ import openai
 import structlog
 
 from bot.engine_client.errors import refusal_of
-from bot.engine_client.event_payload import Event
-from bot.engine_client.event_stream import EventStream
+from bot.engine_client.http.transport import CONNECT_SECONDS, Transport
 from bot.engine_client.images.refusal import refuses_images
 from bot.engine_client.messages import Message
 from bot.engine_client.refusals.optional_fields import refused_field
 from bot.engine_client.refusals.overflow import overflow
 from bot.engine_client.served_model import ServedModel
-from bot.engine_client.transport import CONNECT_SECONDS, Transport
+from bot.engine_client.stream.event_payload import Event
+from bot.engine_client.stream.event_stream import EventStream
 from bot.telemetry.tracing import trace_headers
 
 log = structlog.get_logger(__name__)

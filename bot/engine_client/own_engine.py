@@ -12,7 +12,7 @@ import re
 import httpx2
 import structlog
 
-from bot.engine_client.transport import Transport
+from bot.engine_client.http.transport import Transport
 from bot.i18n.language import NP_
 
 log = structlog.get_logger(__name__)

@@ -12,9 +12,9 @@ import httpx2
 import openai
 import structlog
 
+from bot.engine_client.http.transport import SMALL_CALL_SECONDS, Transport
 from bot.engine_client.messages import Message, TokenCount, continuation_fields
 from bot.engine_client.refusals.refusal import tokens
-from bot.engine_client.transport import SMALL_CALL_SECONDS, Transport
 from bot.errors import EngineRefused, EngineUnavailable
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from bot.engine_client.transport import Transport
+from bot.engine_client.http.transport import Transport
 from bot.settings import Settings
 
 _CHUNK_CHARS = 8000

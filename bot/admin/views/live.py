@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.engine_client.aiohttp_transport import AiohttpTransport
-from bot.engine_client.bounded_http import BoundedClient
+from bot.engine_client.http.aiohttp_transport import AiohttpTransport
+from bot.engine_client.http.bounded_http import BoundedClient
 
 INTERVAL = 15.0
 """Seconds between two readings."""

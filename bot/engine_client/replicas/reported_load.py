@@ -11,8 +11,8 @@ import re
 
 import httpx2
 
+from bot.engine_client.http.transport import Transport
 from bot.engine_client.replicas.room import Load
-from bot.engine_client.transport import Transport
 
 _SECONDS = 5.0
 _MISSING = {401, 403, 404, 405, 501}

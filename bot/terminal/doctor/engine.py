@@ -139,7 +139,7 @@ async def _servers(
 ) -> list[Finding]:
     """Ask each server of a model by itself, at the same time; tell of them in the order of the settings.
 
-    `exactly`: what they must serve; without it a server of one model serves whatever it calls it.
+    `exactly`: the model id that they must serve. None: a server with one model may give it any id.
     """
     clients = [EngineClient(url, key, model=model_id, thinking=settings.thinking) for url, key in servers]
     try:

@@ -118,7 +118,7 @@ class Month:
         await asyncio.sleep(self.pause)
 
     async def _traffic(self, seconds: float, messages: float) -> None:
-        """So many acts, of visitors who come at random moments of these seconds."""
+        """Run this number of acts. Their visitors come at random moments of these seconds."""
         begun, chatter = time.monotonic(), 0.0
         visitors = round(messages * (1 - GOES_ON))
         moments = sorted(self.rng.uniform(0, seconds) for _ in range(visitors))

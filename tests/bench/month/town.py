@@ -69,7 +69,7 @@ class Town:
         return sum(len(home.members) for home in self.homes)
 
     def found(self, size: int) -> Home:
-        """A new guild with so many members, which the bot has not joined yet."""
+        """A new guild with this number of members. The bot has not joined it yet."""
         name = f"town{next(self._names)}"
         manager = self.discord.user(f"{name}boss")
         home = Home(self.discord.guild(name, managers=(manager,)), manager, size)

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from bot.engine_client import event_stream
-from bot.engine_client.aiohttp_transport import AiohttpTransport
+from bot.engine_client.http.aiohttp_transport import AiohttpTransport
+from bot.engine_client.stream import event_stream
 from tests.fakes.engine.wire import WireServer
 
 

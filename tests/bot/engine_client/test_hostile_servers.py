@@ -76,7 +76,7 @@ async def test_a_packed_error_and_a_packed_stream_are_read_all_the_same():
 
 
 async def test_attack_a_stream_that_unpacks_to_more_than_its_bound_lets_others_run(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bot.engine_client.event_stream.STREAM_BYTES", 8 * MIB)
+    monkeypatch.setattr("bot.engine_client.stream.event_stream.STREAM_BYTES", 8 * MIB)
     body = gzip.compress(b": ping\n\n" * (2 * MIB))
 
     async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
@@ -231,6 +231,6 @@ class TestStaleConnections:
     [lambda: endless(b'data: {"choices":[{"delta":{"reasoning":"hm"}}]}\n\n' * 2000), lambda: endless(b":" * 9999)],
 )
 async def test_attack_a_stream_without_text_or_end(make: Callable[[], Answer], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bot.engine_client.event_stream.STREAM_BYTES", 8 * MIB)
+    monkeypatch.setattr("bot.engine_client.stream.event_stream.STREAM_BYTES", 8 * MIB)
     with pytest.raises(EngineUnreadable, match="more than"):
         await asyncio.wait_for(ask_once(make()), 60)

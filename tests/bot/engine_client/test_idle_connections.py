@@ -8,8 +8,9 @@ import warnings
 
 import pytest
 
-from bot.engine_client import event_stream, transport
 from bot.engine_client.client import EngineClient
+from bot.engine_client.http import transport
+from bot.engine_client.stream import event_stream
 from tests.bot.engine_client.wire_kit import ask
 from tests.fakes.engine import FakeEngine, Script
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bot.engine_client.reasoning import ReasoningSplitter, has_mark
+from bot.engine_client.stream.reasoning import ReasoningSplitter, has_mark
 
 HARMONY = (
     "<|channel|>analysis<|message|>The user greets. Use <think>?<|end|><|start|>assistant<|channel|>commentary to=x"

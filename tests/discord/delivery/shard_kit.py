@@ -42,7 +42,7 @@ ANSWERED, NO_END = "answered", "acknowledged and never ended"
 
 
 def add_guilds(discord: FakeDiscord, count: int) -> list[Guild]:
-    """So many guilds, whose ids belong to shards in turn."""
+    """This number of guilds. Their ids belong to the shards in turn."""
     first = snowflake()
     guilds = []
     for number in range(count):

@@ -34,7 +34,7 @@ class SinkRecord:
     ) -> None:
         """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none.
 
-        `waiting`: such a record that exists already; whoever made it ends it.
+        `waiting`: a record that exists already; its maker ends it.
         """
         self.delivery_id = 0
         """0 until the turn has begun, and where nothing is recorded."""

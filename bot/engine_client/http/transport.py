@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from bot.engine_client.aiohttp_transport import AiohttpTransport
-from bot.engine_client.bounded_http import BoundedClient
+from bot.engine_client.http.aiohttp_transport import AiohttpTransport
+from bot.engine_client.http.bounded_http import BoundedClient
 
 CONNECT_SECONDS = 5.0
 SMALL_CALL_SECONDS = 15.0

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import openai
 
-from bot.engine_client.event_payload import Event, error_event, is_done, is_end, is_keepalive, parse_events
+from bot.engine_client.stream.event_payload import Event, error_event, is_done, is_end, is_keepalive, parse_events
 from bot.errors import EngineUnreadable
 
 EVENT_BYTES = 1 << 20
@@ -188,7 +188,8 @@ class EventStream(openai.AsyncStream[object]):
 async def _paced(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in fewer pieces: a read costs more CPU than the token that it brings.
 
-    Reads at once what is at hand, and pauses after it had to wait. A reply's first words are never held back.
+    Bytes that have arrived are read without a pause. After a read that had to wait, the next one comes a moment later.
+    A reply's first words are never delayed.
     """
     loop = asyncio.get_running_loop()
     asked_at = loop.time()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bot.engine_client.chunks import ChunkReader
-from bot.engine_client.event_payload import Event
 from bot.engine_client.messages import Delta, Finished, Thinking
-from bot.engine_client.reasoning import ReasoningSplitter, Split
+from bot.engine_client.stream.chunks import ChunkReader
+from bot.engine_client.stream.event_payload import Event
+from bot.engine_client.stream.reasoning import ReasoningSplitter, Split
 
 
 class ReplyReader:

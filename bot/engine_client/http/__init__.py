@@ -1,0 +1,1 @@
+"""Connections to a server: pooled, bounded, over TCP or a Unix socket."""

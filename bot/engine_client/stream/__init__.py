@@ -1,0 +1,1 @@
+"""A streamed reply: events, chunks, what is thought, and the pieces that the bot shows."""
