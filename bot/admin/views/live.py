@@ -153,5 +153,6 @@ def _servers(text: str) -> dict[str, Server]:
     return {number: Server(figures.get(number, {}), states.get(number, "")) for number in sorted(names, key=_order)}
 
 
-def _order(number: str) -> tuple[int, str]:
-    return len(number), number
+def _order(name: str) -> list[tuple[int, int, str]]:
+    """By the model's name and then by the server's number, as a number."""
+    return [(0, int(part), "") if part.isdecimal() and len(part) < 10 else (1, 0, part) for part in name.split()]

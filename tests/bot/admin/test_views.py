@@ -149,14 +149,16 @@ guildllama_engine_kv_total_tokens{replica="1"} 4
 
     async def test_servers_of_several_models_have_their_names(self) -> None:
         live = await self.serve(
-            b"""guildllama_engine_running{model="default"} 3
+            b"""guildllama_engine_running{model="m"} 0
+guildllama_bot_replica_state{model="large",replica="10",state="well"} 1
+guildllama_engine_running{model="default"} 3
 guildllama_engine_running{model="large",replica="1"} 4
 guildllama_bot_replica_state{model="large",replica="2",state="away"} 1
 """
         )
-        assert {name: server.state for name, server in live.readings[-1].servers.items()} == {
-            "default": "", "large 1": "", "large 2": "away",
-        }  # fmt: skip
+        assert [(name, server.state) for name, server in live.readings[-1].servers.items()] == [
+            ("default", ""), ("large 1", ""), ("large 2", "away"), ("large 10", "well"), ("m", ""),
+        ]  # fmt: skip
         assert live.readings[-1].get("running") == 7
 
     async def test_the_pages_of_several_servers_are_read(self) -> None:
