@@ -18,10 +18,12 @@ SHAPES = {
     "13b": (5120, 40, 40, 40, 13824),
     "70b": (8192, 80, 64, 8, 28672),
     "8b": (4096, 32, 32, 8, 14336),
+    "1b": (2048, 16, 32, 8, 8192),  # Llama 3.2's
     "tiny": (64, 2, 4, 4, 192),
     "moe": (1024, 12, 16, 4, 384),  # Qwen3-30B-A3B's structure at a sixteenth of its size
 }
-VOCABULARIES = {"8b": 128256}  # Llama 3's; the others have Llama 2's
+VOCABULARIES = {"8b": 128256, "1b": 128256}  # Llama 3's; the others have Llama 2's
+TIED = ("1b",)  # their output matrix is the embedding
 BLOCKS = {"moe": Architecture(qk_norm=True, experts=128, experts_per_token=8)}
 
 
@@ -32,7 +34,7 @@ def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int 
         format="meta", chat="llama2", dim=dim, n_layers=layers or n_layers, n_heads=heads, n_kv_heads=kv_heads,
         head_dim=dim // heads, ffn_dim=ffn, vocab_size=vocab or VOCABULARIES.get(shape, VOCAB),
         norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None,
-        max_context=context, tied_embeddings=False, dtype=torch.bfloat16, shards=1,
+        max_context=context, tied_embeddings=shape in TIED, dtype=torch.bfloat16, shards=1,
         architecture=BLOCKS.get(shape, Architecture()),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
-from engine.kernels.eight_bits import e4m3_bits
+from engine.kernels.eight_bits import e4m3_words
 from engine.kernels.hidden_states import row_warps
 from engine.kernels.pdl import grid_wait, launch_dependents
 
@@ -46,7 +46,7 @@ def quantize_tokens_kernel(
     largest = tl.maximum(tl.max(tl.abs(low), 0), tl.max(tl.abs(high), 0))
     scale = tl.maximum(largest / E4M3_MAX, 1.0e-12)
     tl.store(scales + token, scale)
-    packed = e4m3_bits(low * (1.0 / scale)) | (e4m3_bits(high * (1.0 / scale)) << 8)
+    packed = e4m3_words(low * (1.0 / scale), high * (1.0 / scale))
     tl.store(words + token * WORDS + word, packed, mask=word < WORDS)
 
 
