@@ -1,7 +1,7 @@
 """Symmetric memory: an arena on every GPU that all ranks of this machine map, for all-reduce kernels without NCCL.
 
 Each rank allocates one arena and has every rank's arena mapped, in rank order. The arenas are divided alike, so a
-buffer has the same offset in each. Ranks signal their progress through flags in the arenas; `kernels/all_reduce.py`
+buffer has the same offset in each. Ranks signal their progress through flags in the arenas; `kernels/collectives`
 holds the kernels and defines the signals. Where GPUs cannot access each other's memory there is no arena, and NCCL or
 gloo does the collectives.
 
@@ -38,6 +38,8 @@ class SymmetricMemory:
         self.flags = self.allocate((self.world_size,), torch.int32)
         # [1]: the number of collectives in all steps before this one, to which a kernel adds its own number.
         self.epoch = torch.zeros(1, dtype=torch.int32, device=arenas[rank].device)
+        # [1]: programs of the running collective that have written their results.
+        self.done = torch.zeros_like(self.epoch)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The next free buffer of this shape in every rank's arena, in rank order. All ranks must make equal calls."""

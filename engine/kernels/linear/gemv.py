@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
-from engine.kernels.all_reduce import packet
+from engine.kernels.collectives.packets import packet
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 
@@ -124,7 +124,7 @@ def gemv_kernel(
 class Push:
     """Where a GEMV sends its results besides `out`, for `all_reduce_row` number `seq` of the step.
 
-    inboxes: of every rank, int64 [world size, N]; epoch int32 [1]; see `all_reduce.py`.
+    inboxes: of every rank, int64 [world size, N]; epoch int32 [1]; see `collectives/packets.py`.
     """
 
     inboxes: tuple[torch.Tensor, ...]

@@ -201,23 +201,27 @@ class CudaForward:
         hidden_states.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
+            # The residual stream is read apart from the next sum in the last layer, and after it.
+            whole = index + 2 >= len(blocks)
             self.linear.gemm(x, block.wqkv, qkv)
             self._finish_qkv(block, tokens)
             self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
             if next_norm is None and self._can_prune_last_layer(shape, inputs):
                 self._pruned_last_layer(block, inputs)
                 return
-            residual.add_gemm(attended, block.wo, block.ffn_norm, block.post_attention_norm)
+            residual.add_gemm(attended, block.wo, block.ffn_norm, block.post_attention_norm, whole=False)
             if self.experts is not None:
                 self.experts.run(index, x, residual.partial(tokens))
                 residual.add_partial(tokens, next_norm, block.post_ffn_norm)
                 continue
             if block.w13.bias is None and self.linear.is_scaled(block.w2, tokens):
                 self.linear.gemm(x, block.w13, self.gate_up[:tokens])
-                residual.add_gemm(self.gate_up[:tokens], block.w2, next_norm, block.post_ffn_norm, gated=True)
+                residual.add_gemm(
+                    self.gate_up[:tokens], block.w2, next_norm, block.post_ffn_norm, gated=True, whole=whole
+                )
                 continue
             self._gated_product(block, x, gated)
-            residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm)
+            residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm, whole=whole)
         self._final_norm(inputs)
 
     def _gated_product(self, block: Block, x: Tensor, gated: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The collectives of a step over several GPUs: sums of partial results, the logits' columns, the sampled ids.
 
-It owns the shared buffers and numbers the collectives; `engine/kernels/all_reduce.py` does the work. Every rank calls
+It owns the shared buffers and numbers the collectives; `engine/kernels/collectives` does the work. Every rank calls
 the same collectives in the same order, as all ranks run the same steps.
 """
 
@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
-from engine.kernels import all_reduce as kernels
+from engine.kernels.collectives.all_reduce import all_reduce
+from engine.kernels.collectives.packets import all_reduce_row
+from engine.kernels.collectives.sampling import broadcast_ids, gather_logits
+from engine.kernels.collectives.two_shot_all_reduce import two_shot_all_reduce
 from engine.kernels.linear.gemv import Push
 
 # Bytes -> shared memory of that size, or None where the ranks cannot share memory. All ranks call it together.
@@ -38,7 +41,7 @@ class Collectives:
     ) -> Collectives | None:
         """Collectives in a new arena, or None where the ranks cannot share memory."""
         buffer_bytes = (
-            *(max_tokens * dim * dtype.itemsize,) * 2,
+            *(max_tokens * dim * dtype.itemsize,) * 4,
             *(world_size * dim * 8,) * 2,
             max_samples * columns * 4,
             max_samples * 4,
@@ -65,6 +68,7 @@ class Collectives:
         self.rank, self.count = memory.rank, 0  # count: of this step's collectives so far
         # Two of each, used alternately, so that no rank overwrites what another is still reading.
         self._partial_sums = [memory.allocate((max_tokens, dim), dtype) for _ in range(2)]
+        self._h, self._x = (memory.allocate((max_tokens, dim), dtype) for _ in range(2))
         self._inboxes = [memory.allocate((memory.world_size, dim), torch.int64) for _ in range(2)]
         self._logits = memory.allocate((max_samples * columns,), torch.float32)
         self._ids = memory.allocate((max_samples,), torch.int32)
@@ -80,6 +84,16 @@ class Collectives:
         self.count = 0
 
     @property
+    def h(self) -> Tensor:
+        """[max_tokens, dim]: the residual stream, which `two_shot_all_reduce` adds to."""
+        return self._h[self.rank]
+
+    @property
+    def x(self) -> Tensor:
+        """[max_tokens, dim]: what the next product reads of it."""
+        return self._x[self.rank]
+
+    @property
     def partial_sum(self) -> Tensor:
         """[max_tokens, dim]: where this rank puts its part of the next `all_reduce`."""
         return self._partial_sums[self.count % 2][self.rank]
@@ -88,12 +102,24 @@ class Collectives:
         self, h: Tensor, gain: Tensor, tokens: int, *, out: Tensor | None = None, squares: Tensor | None = None,
         eps: float = 0.0,
     ) -> None:  # fmt: skip
-        """h [tokens, dim] += all ranks' partial sums; out and squares as `kernels.all_reduce` says."""
+        """h [tokens, dim] += all ranks' partial sums; out and squares as `all_reduce` says."""
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 1
-        kernels.all_reduce(
+        all_reduce(
             self._memory, partial_sums, h, gain, tokens, self.count, out=out, squares=squares, eps=eps, pdl=self._pdl
         )
+
+    def two_shot_all_reduce(self, gain: Tensor, tokens: int, *, norm: bool, whole: bool, eps: float) -> None:
+        """self.h [tokens, dim] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
+
+        All calls of a step are for as many tokens: without `whole`, a rank's h is right only for those that it sums.
+        """
+        partial_sums = self._partial_sums[self.count % 2]
+        self.count += 2
+        two_shot_all_reduce(
+            self._memory, partial_sums, self._h, gain, tokens, self.count - 1, out=self._x if norm else None,
+            whole=whole, eps=eps, pdl=self._pdl,
+        )  # fmt: skip
 
     @property
     def row_partial_sum(self) -> Tensor:
@@ -109,7 +135,7 @@ class Collectives:
         """h [1, dim] += all ranks' parts, which their GEMVs have pushed."""
         inboxes = self._inboxes[self.count % 2]
         self.count += 1
-        kernels.all_reduce_row(self._memory, self._row_partial_sum, inboxes, h, self.count, pdl=self._pdl)
+        all_reduce_row(self._memory, self._row_partial_sum, inboxes, h, self.count, pdl=self._pdl)
 
     def local_logits(self, samples: int, columns: int) -> Tensor:
         """[samples, columns]: where this rank puts its columns of the logits."""
@@ -118,7 +144,7 @@ class Collectives:
     def gather_logits(self, out: Tensor, samples: int) -> None:
         """On rank 0, out [samples, vocab] = all ranks' logits."""
         self.count += 1
-        kernels.gather_logits(self._memory, self._logits, out, samples, self._columns, self.count, pdl=self._pdl)
+        gather_logits(self._memory, self._logits, out, samples, self._columns, self.count, pdl=self._pdl)
 
     @property
     def ids(self) -> Tensor:
@@ -128,4 +154,4 @@ class Collectives:
     def broadcast_ids(self, out: Tensor) -> None:
         """out = rank 0's `ids`, on every rank."""
         self.count += 1
-        kernels.broadcast_ids(self._memory, self._ids, out, out.shape[0], self.count, pdl=self._pdl)
+        broadcast_ids(self._memory, self._ids, out, out.shape[0], self.count, pdl=self._pdl)

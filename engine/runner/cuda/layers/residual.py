@@ -21,6 +21,8 @@ from engine.model.transformer import RMSNorm, Transformer
 from engine.runner.cuda.layers.collectives import Collectives
 from engine.runner.cuda.layers.linear import Linear, weight_of
 
+TWO_SHOT_RANKS = 3  # of two, each reads as much either way
+
 
 class ResidualStream:
     """h, and x, what the next product reads of it; both [max_tokens, dim] in the model's dtype."""
@@ -35,7 +37,11 @@ class ResidualStream:
         def buffer(tokens: int) -> Tensor:
             return torch.zeros(tokens, model.spec.dim, dtype=config.dtype, device=config.device)
 
-        self.h, self.x = buffer(max_tokens), buffer(max_tokens)
+        if collectives is None:
+            self.h, self.x = buffer(max_tokens), buffer(max_tokens)
+        else:
+            self.h, self.x = collectives.h, collectives.x
+        self._two_shot = config.world_size >= TWO_SHOT_RANKS
         adds_later = not self._single_rank or any(
             linear.is_scaled(layer, max_tokens) for layer in model.blocks[0].linears
         )
@@ -71,11 +77,19 @@ class ResidualStream:
         return PartialSquares(squares.sums, 1)
 
     def add_gemm(
-        self, x: Tensor, layer: RowLinear, norm: RMSNorm | None, post: RMSNorm | None = None, *, gated: bool = False
+        self,
+        x: Tensor,
+        layer: RowLinear,
+        norm: RMSNorm | None,
+        post: RMSNorm | None = None,
+        *,
+        gated: bool = False,
+        whole: bool = True,
     ) -> None:
         """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed.
 
-        `gated`: of scaled products only; x holds gate and up, still to be multiplied.
+        `gated`: of scaled products only; x holds gate and up, still to be multiplied. Without `whole`, h is for the
+        next call alone, which has as many tokens.
         """
         if post is not None or layer.bias is not None:
             self._gemm(x, layer, self.partial(x.shape[0]), gated=gated)
@@ -85,6 +99,9 @@ class ResidualStream:
         h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
         if self._collectives is not None:
             self._gemm(x, layer, self._collectives.partial_sum[:tokens], gated=gated)
+            if self._two_shot:
+                self._collectives.two_shot_all_reduce(gain, tokens, norm=norm is not None, whole=whole, eps=self._eps)
+                return
             self._collectives.all_reduce(h, gain, tokens, out=None if norm is None else out, eps=self._eps)
             return
         delta: Tensor | None = None

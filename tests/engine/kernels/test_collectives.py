@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
-from engine.kernels import all_reduce as kernels
+from engine.kernels.collectives.all_reduce import all_reduce
+from engine.kernels.collectives.packets import all_reduce_row
+from engine.kernels.collectives.sampling import broadcast_ids, gather_logits
+from engine.kernels.collectives.two_shot_all_reduce import two_shot_all_reduce
 from engine.kernels.linear.gemv import Push, gemv
 from engine.kernels.pdl import supported
 from tests.engine.kernels import reference
@@ -52,7 +55,7 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
         signal_from_others(memories, rank, now)
         h, out = before.clone(), torch.full_like(before, torch.nan)
         squares = torch.full((TOKENS,), torch.nan, device=DEVICE)
-        kernels.all_reduce(
+        all_reduce(
             memory, parts[rank], h, gain, TOKENS, seq, out=None if ending == "sum" else out,
             squares=squares if ending == "squares" else None, eps=EPS, pdl=PDL,
         )  # fmt: skip
@@ -69,6 +72,37 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
     assert all(torch.equal(h, found[0]) for h in found)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("tokens", [2, TOKENS])  # of two the last rank has none
+def test_ranks_share_the_tokens_of_a_sum(tokens: int, whole: bool) -> None:
+    memories = ranks()
+    parts, streams, outs = ([memory.allocate((TOKENS, DIM), DTYPE) for memory in memories] for _ in range(3))
+    before, gain, seq, epoch = random(TOKENS, DIM, seed=9), random(DIM, seed=5), 4, 2**31 - 5
+    for rank, memory in enumerate(memories):
+        outs[0][rank].fill_(torch.nan)
+        parts[0][rank].copy_(random(TOKENS, DIM, seed=rank))
+        streams[0][rank].copy_(before)
+        memory.epoch.fill_(epoch)
+    now = epoch + seq + 1 - 2**32
+    for rank, memory in enumerate(memories):
+        signal_from_others(memories, rank, now)
+        two_shot_all_reduce(
+            memory, parts[rank], streams[rank], gain, tokens, seq, out=outs[rank], whole=whole, eps=EPS, pdl=PDL
+        )
+        assert int(memory.done) == 0
+        for other, flags in enumerate(memory.flags):
+            assert other == rank or int(flags[rank]) == now
+    summed = (before.float() + sum(part.float() for part in parts[0]))[:tokens]
+    share = -(-tokens // WORLD)
+    for rank in range(WORLD):
+        torch.testing.assert_close(outs[0][rank][:tokens], reference.rms_norm(summed.to(DTYPE), gain, EPS), **CLOSE)
+        assert torch.equal(outs[0][rank][:tokens], outs[0][0][:tokens])
+        own = slice(0, tokens) if whole else slice(min(tokens, rank * share), min(tokens, (rank + 1) * share))
+        torch.testing.assert_close(streams[0][rank][own].float(), summed[own], **CLOSE)
+        assert torch.equal(streams[0][rank][tokens:], before[tokens:])
+        assert outs[0][rank][tokens:].isnan().all()
+
+
 def test_one_row_is_pushed_and_summed() -> None:
     memories = ranks()
     inboxes = [memory.allocate((WORLD, DIM), torch.int64) for memory in memories]
@@ -82,7 +116,7 @@ def test_one_row_is_pushed_and_summed() -> None:
     found = []
     for rank, memory in enumerate(memories):
         h = before.clone()
-        kernels.all_reduce_row(memory, own[rank], inboxes[rank], h, seq, pdl=PDL)
+        all_reduce_row(memory, own[rank], inboxes[rank], h, seq, pdl=PDL)
         torch.testing.assert_close(h.float(), expected, **CLOSE)
         found.append(h)
     assert all(torch.equal(h, found[0]) for h in found)
@@ -100,9 +134,9 @@ def test_logits_are_gathered_and_ids_broadcast() -> None:
     ids[0][0].copy_(torch.tensor([7, 0, 31999]))
     out = torch.full((rows, total), torch.nan, device=DEVICE)
     for rank in (1, 2, 0):  # rank 0 waits for the others
-        kernels.gather_logits(memories[rank], logits[rank], out, rows, width, 1, pdl=PDL)
+        gather_logits(memories[rank], logits[rank], out, rows, width, 1, pdl=PDL)
     torch.testing.assert_close(out, whole)
     for rank, memory in enumerate(memories):
         found = torch.full((rows,), -1, dtype=torch.int32, device=DEVICE)
-        kernels.broadcast_ids(memory, ids[rank], found, rows, 2, pdl=PDL)
+        broadcast_ids(memory, ids[rank], found, rows, 2, pdl=PDL)
         assert found.tolist() == [7, 0, 31999]
