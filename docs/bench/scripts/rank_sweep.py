@@ -151,7 +151,7 @@ def sweep(options: argparse.Namespace, wanted: list[Cell], pool: Pool | None) ->
         emit({**facts, "what": "best", **state.line(cell, 3)})
     for tokens in options.tokens:
         times = [list(state.times[cell].values()) for cell in wanted if cell.tokens == tokens]
-        if all(times):
+        if times and all(times):
             sums = {"present_us": round(sum(each[0] for each in times), 2), "best_us": round(sum(map(min, times)), 2)}
             emit({**facts, "what": "layer", "tokens": tokens, **sums})
     return 0
