@@ -11,40 +11,39 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.bench.report import emit, today
+from engine.checkpoint import ModelSpec
 from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
 from engine.kernels.verification import MAX_RUN
+from engine.runner.base import AnyRunner
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.layers.collectives import Collectives
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 
 STEPS, REPEATS = 40, 3
-MIN_CONTEXT = 512  # of a row, for the prompts
+MAX_PROMPT = 512  # tokens of a prompt; a step of more has several
+MIN_CONTEXT = MAX_PROMPT  # of a row, for the prompts
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.bench.steps", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="7b", choices=SHAPES)
+    add_model_options(parser)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--contexts", type=int, nargs="+", default=[580])
     parser.add_argument("--prompts", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--drafts", type=int, nargs="*", default=[], help="that each row verifies, most of them wrong")
-    parser.add_argument("--quantize", default="none")
-    parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--share", action="store_true")
     options = parser.parse_args(arguments)
-    checkpoint = RandomCheckpoint(spec(options.model))
-    config = resolve(
-        checkpoint.spec, device="cuda", max_num_seqs=max(options.rows), quantize=options.quantize,
-        kv_dtype=options.kv_dtype,
-    )  # fmt: skip
+    checkpoint = RandomCheckpoint(spec(options.model, options.layers))
+    config = step_config(checkpoint.spec, options)
     communicator = connect(config)
     torch.cuda.set_device(config.device)
     model = load_weights(config, checkpoint)
@@ -58,17 +57,42 @@ def main(arguments: Sequence[str]) -> int:
             pass
         for line in measure(config, runner, options.rows, options.contexts, options.prompts, options.drafts):
             if config.rank == 0:
-                facts = {
-                    "model": options.model, "quantize": options.quantize, "kv_dtype": options.kv_dtype,
-                    "sums": collectives, "world_size": config.world_size, "torch": torch.__version__,
-                    "device": torch.cuda.get_device_name(config.device), "dtype": "bfloat16", "date": today(),
-                }  # fmt: skip
-                emit({"engine": "guildllama", **line, **facts})
+                emit({"engine": "guildllama", **line, "sums": collectives, **facts(config, options)})
         runner.close()
         del runner
         torch.cuda.empty_cache()
     communicator.close()
     return 0
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which random model is measured."""
+    parser.add_argument("--model", default="7b", choices=SHAPES)
+    parser.add_argument("--layers", type=int, help="fewer than the model has")
+    parser.add_argument("--quantize", default="none")
+    parser.add_argument("--kv-dtype", default="auto")
+
+
+def step_config(
+    shape: ModelSpec, options: argparse.Namespace, *, device: str = "cuda", speculate: str = "auto"
+) -> EngineConfig:
+    """The engine's own limits, except that the longest prompt of `--prompts` fits one step."""
+    longest = max(options.prompts, default=0)
+    config = resolve(
+        shape, device=device, max_num_seqs=max(1, *options.rows, -(-longest // MAX_PROMPT)), quantize=options.quantize,
+        kv_dtype=options.kv_dtype, speculate=speculate,
+    )  # fmt: skip
+    return replace(config, burst_prefill_tokens=max(config.burst_prefill_tokens, longest))
+
+
+def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
+    """What was measured, and on which machine."""
+    name = torch.cuda.get_device_name(config.device) if config.device.type == "cuda" else "CPU"
+    return {
+        "model": options.model, **({"layers": options.layers} if options.layers else {}), "quantize": options.quantize,
+        "kv_dtype": options.kv_dtype, "world_size": config.world_size, "torch": torch.__version__, "device": name,
+        "dtype": str(config.dtype).removeprefix("torch."), "date": today(),
+    }  # fmt: skip
 
 
 def measure(
@@ -80,13 +104,9 @@ def measure(
     drafts: Sequence[int] = (),
 ) -> Iterator[dict[str, object]]:
     """One line for each context, number of rows and number of drafts, then one for each number of prompt tokens."""
-    max_rows = config.max_num_seqs
-    new_sequences = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(max_rows))
-    count = pages_per_row(contexts)
-    pages = tuple((row, i, row * count + i) for row in range(max_rows) for i in range(count))
-    runner.wait(runner.execute_async(StepPlan(0, new_sequences, pages)))
+    admit(runner, config.max_num_seqs, pages_per_row(contexts))
     for context in contexts:
-        for row in range(max_rows):
+        for row in range(max(rows)):
             fill(runner, row, context)
         most = runner.draft_limits.max_tokens or 0
         for count, guesses in ((count, guesses) for count in rows for guesses in (0, *drafts)):
@@ -101,12 +121,7 @@ def measure(
             times = []
             for _ in range(REPEATS):
                 times.append(milliseconds_per_step(runner, plans))
-                for row in range(count):  # reset the row to this context
-                    runner.wait(
-                        runner.execute_async(
-                            StepPlan(0, chunks=(PrefillChunk(row, context - 1, random_ids(1, row), True),))
-                        )
-                    )
+                rewind(runner, count, context)
             ms = sorted(times)[REPEATS // 2]
             yield {
                 "workload": "verify step" if guesses else "decode step", "rows": count,
@@ -124,16 +139,31 @@ def pages_per_row(contexts: Sequence[int]) -> int:
     return -(-(max(MIN_CONTEXT, *contexts) + STEPS + 1 + MAX_RUN) // PAGE_SIZE)
 
 
-def fill(runner: CudaRunner, row: int, context: int) -> None:
+def admit(runner: AnyRunner, rows: int, pages: int) -> None:
+    """A sequence in each row, with `pages` pages."""
+    new_sequences = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(rows))
+    grants = tuple((row, index, row * pages + index) for row in range(rows) for index in range(pages))
+    runner.wait(runner.execute_async(StepPlan(0, new_sequences, grants)))
+
+
+def rewind(runner: AnyRunner, rows: int, context: int) -> None:
+    """Reset the first rows, which have decoded, to `context` tokens."""
+    for row in range(rows):
+        chunk = PrefillChunk(row, context - 1, random_ids(1, row), True)
+        runner.wait(runner.execute_async(StepPlan(0, chunks=(chunk,))))
+
+
+def fill(runner: AnyRunner, row: int, context: int) -> None:
     """Prefill a row with `context` random tokens."""
-    for start in range(0, context, 512):
-        ids = random_ids(min(512, context - start), row + start)
-        runner.wait(runner.execute_async(StepPlan(0, chunks=(PrefillChunk(row, start, ids, start + 512 >= context),))))
+    for start in range(0, context, MAX_PROMPT):
+        ids = random_ids(min(MAX_PROMPT, context - start), row + start)
+        last = start + MAX_PROMPT >= context
+        runner.wait(runner.execute_async(StepPlan(0, chunks=(PrefillChunk(row, start, ids, last),))))
 
 
 def prompt_plan(tokens: int, seed: int) -> StepPlan:
-    """A step that prefills `tokens` tokens, in prompts of at most 512 without a cached prefix."""
-    lengths = [512] * (tokens // 512) + ([tokens % 512] if tokens % 512 else [])
+    """A step that prefills `tokens` tokens, in prompts of at most MAX_PROMPT without a cached prefix."""
+    lengths = [MAX_PROMPT] * (tokens // MAX_PROMPT) + ([tokens % MAX_PROMPT] if tokens % MAX_PROMPT else [])
     chunks = tuple(PrefillChunk(row, 0, random_ids(length, seed + row), True) for row, length in enumerate(lengths))
     return StepPlan(0, chunks=chunks)
 
@@ -144,7 +174,7 @@ def random_ids(count: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randint(3, 32000, (count,), generator=generator).tolist())
 
 
-def milliseconds_per_step(runner: CudaRunner, plans: Sequence[StepPlan]) -> float:
+def milliseconds_per_step(runner: AnyRunner, plans: Sequence[StepPlan]) -> float:
     """The mean time of a step: one is in flight while the next is launched, as in the engine. The last must sample."""
     start = time.perf_counter()
     in_flight = runner.execute_async(plans[0])

@@ -53,10 +53,18 @@ class CudaRunner:
 
     drafts_by_default = True  # measured: see docs/performance.md. Rounding depends on the rows of a step anyway
 
-    def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: Transformer,
+        create_arena: ArenaFactory | None = None,
+        *,
+        shapes: Sequence[BatchShape] | None = None,
+    ) -> None:
         """Allocates everything but the KV pages; call `start` with their number before anything else.
 
         `create_arena` makes the memory that ranks share; by default that of the GPUs, where they can reach each other.
+        `shapes`: the only ones that steps will have; by default all that the configuration allows.
         """
         self.num_kv_pages = self.num_host_slots = 0
         self._host_pages: CudaHostPages | HostPages | None = None
@@ -68,7 +76,7 @@ class CudaRunner:
         verify = verify_limits(config, model)
         self._verify = verify
         self.draft_limits = draft_limits(config, model, verify)
-        self._shapes = batch_shapes(config, prefixes=prefixes, verify=verify)
+        self._shapes = shapes or batch_shapes(config, prefixes=prefixes, verify=verify)
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
         self._input_buffers = InputBuffers(
             config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim, prefixes=prefixes,

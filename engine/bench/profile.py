@@ -1,0 +1,170 @@
+"""Profiles steps on all ranks: products, attention, collectives, what ranks wait for each other, and idle time.
+
+    torchrun --nproc-per-node 4 -m engine.bench.profile [--rows 1 32] [--context 580] [--prompts 512 2048] [--steps 20]
+
+Rank 0 prints one JSON line for each kind of step: `ms`, the time of a step without the profiler, and what
+`kernel_times.summary` finds in the kernels that the profiler saw on each rank (`step_ms` is longer where the profiler
+slows the host down). `top` are rank 0's largest kernels. Only the shapes of these steps are recorded.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch's
+
+from engine.bench.kernel_times import Kernel, StepTable, own_times, split_steps, step_table, summary, top_kernels
+from engine.bench.random_model import RandomCheckpoint, spec
+from engine.bench.report import emit
+from engine.bench.steps import (
+    MAX_PROMPT,
+    REPEATS,
+    STEPS,
+    add_model_options,
+    admit,
+    facts,
+    fill,
+    milliseconds_per_step,
+    pages_per_row,
+    prompt_plan,
+    rewind,
+    step_config,
+)
+from engine.config import EngineConfig
+from engine.core.worker import load_weights
+from engine.distributed.communicator import Communicator, connect
+from engine.runner.base import AnyRunner
+from engine.runner.cuda.batch.input_batch import BatchShape
+from engine.runner.cuda.batch.input_buffers import batch_shapes
+from engine.runner.cuda.cuda_runner import CudaRunner
+from engine.scheduler.step_plan import StepPlan
+
+Recorder: TypeAlias = Callable[[Callable[[], object]], list[Kernel]]  # runs the function; the kernels it launched
+LEAD_IN = 2  # steps that are not counted: ranks begin them at different times
+LAST = 1  # step that is not counted: nothing marks its end
+MAX_STEPS = STEPS - LEAD_IN - LAST  # for which rows have pages
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m engine.bench.profile", description=__doc__.splitlines()[0])
+    add_model_options(parser)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 32])
+    parser.add_argument("--context", type=int, default=580)
+    parser.add_argument("--prompts", type=int, nargs="*", default=[512, 2048])
+    parser.add_argument("--steps", type=int, default=20, choices=range(1, MAX_STEPS + 1), metavar=f"1-{MAX_STEPS}")
+    options = parser.parse_args(arguments)
+    checkpoint = RandomCheckpoint(spec(options.model, options.layers))
+    config = step_config(checkpoint.spec, options, speculate="off")
+    communicator = connect(config)
+    torch.cuda.set_device(config.device)
+    model = load_weights(config, checkpoint)
+    runner = CudaRunner(config, model, shapes=needed_shapes(config, options))
+    runner.start(pages_per_row([options.context]) * config.max_num_seqs)
+    for line in profile(config, communicator, runner, options, cuda_kernels):
+        if config.rank == 0:
+            emit({"engine": "guildllama", **line, **facts(config, options)})
+    runner.close()
+    communicator.close()
+    return 0
+
+
+def needed_shapes(config: EngineConfig, options: argparse.Namespace) -> list[BatchShape]:
+    """Of the shapes that the engine records, those for these steps and for the prompts that fill the rows."""
+    shapes = batch_shapes(config)
+
+    def smallest(slots: int, tokens: int) -> BatchShape:
+        fitting = [s for s in shapes if s.num_slots >= slots and s.num_prefill_tokens >= tokens]
+        return min(fitting, key=lambda shape: (shape.num_tokens, shape.num_slots))
+
+    filling = min(MAX_PROMPT, options.context)
+    needed = [smallest(count, 0) for count in (1, *options.rows)]
+    needed += [smallest(0, count) for count in (filling, *options.prompts)]
+    return list(dict.fromkeys(needed))
+
+
+def profile(
+    config: EngineConfig, communicator: Communicator, runner: AnyRunner, options: argparse.Namespace, record: Recorder
+) -> Iterator[dict[str, object]]:
+    """One line for each number of rows, then one for each number of prompt tokens. All ranks call it together."""
+    count, context = LEAD_IN + options.steps + LAST, options.context
+    admit(runner, config.max_num_seqs, pages_per_row([context]))
+    for row in range(max(options.rows, default=0)):
+        fill(runner, row, context)
+    for rows in options.rows:
+        plans = [StepPlan(0, decode_rows=tuple(range(rows)))] * count
+        found = _profile_steps(communicator, runner, plans, record, partial(rewind, runner, rows, context))
+        yield {"workload": "decode step", "rows": rows, "context": context + count // 2, **found}
+    for tokens in options.prompts:
+        plans = [prompt_plan(tokens, seed) for seed in range(count)]
+        found = _profile_steps(communicator, runner, plans, record, lambda: None)
+        yield {"workload": "prompt step", "tokens": tokens, **found}
+
+
+def _profile_steps(
+    communicator: Communicator,
+    runner: AnyRunner,
+    plans: Sequence[StepPlan],
+    record: Recorder,
+    reset: Callable[[], object],
+) -> dict[str, object]:
+    """What is known of these steps. `reset` undoes them."""
+
+    def run() -> float:
+        communicator.all_gather(0)  # all ranks begin together
+        return milliseconds_per_step(runner, plans)
+
+    times = []
+    for _ in range(REPEATS):
+        times.append(run())
+        reset()
+    kernels = record(run)
+    reset()
+    facts: dict[str, object] = {"ms": round(sorted(times)[REPEATS // 2], 4)}
+    steps = split_steps(own_times(kernels))[LEAD_IN:]
+    table, problem = StepTable((), []), ""
+    try:
+        table = step_table(steps)
+    except ValueError as error:
+        problem = str(error)
+    sizes = set(zip(communicator.all_gather(len(table.columns)), communicator.all_gather(len(table.rows)), strict=True))
+    if sizes == {(0, 0)} or len(sizes) > 1:  # all ranks see it, and none waits for another
+        return facts | {"error": problem or f"ranks have other collectives or steps than rank 0: {sorted(sizes)}"}
+    ranks = gather_rows(table.rows)
+    return facts | {"steps": len(steps), **summary(table.columns, ranks), "top": top_kernels(steps)}
+
+
+def gather_rows(rows: list[list[float]]) -> list[list[list[float]]]:
+    """The rows of all ranks, which have equally many of equal length, in rank order."""
+    if not dist.is_initialized():
+        return [rows]
+    own = torch.tensor(rows, dtype=torch.float64)
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own)  # over gloo, as the communicator does
+    return [each.tolist() for each in gathered]
+
+
+def cuda_kernels(run: Callable[[], object]) -> list[Kernel]:
+    """The kernels and copies on the GPU while `run` runs; those of replayed graphs are among them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        run()
+        torch.cuda.synchronize()
+    return device_kernels(profiler, DeviceType.CUDA)
+
+
+def device_kernels(profiler: torch.profiler.profile, device: DeviceType) -> list[Kernel]:
+    """What a finished profiler recorded on a device."""
+    events = profiler.events() or ()  # type: ignore[no-untyped-call]  # torch's
+    return [
+        Kernel(event.name, event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == device and not getattr(event, "is_user_annotation", False)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
