@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     model = load_weights(config, checkpoint)
     for collectives in (True, False) if options.share else (True,):
         if not collectives:
-            for name in ("all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
+            for name in ("all_reduce", "two_shot_all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
                 setattr(Collectives, name, lambda *_, **__: None)
         runner = CudaRunner(config, model)
         runner.start(pages_per_row(options.contexts) * config.max_num_seqs)

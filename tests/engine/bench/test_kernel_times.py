@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from engine.bench.kernel_times import (
     top_kernels,
 )
 from engine.bench.profile import device_kernels
-from engine.kernels import all_reduce, pointwise
+from engine.kernels import collectives, pointwise
 
 GEMM = "void cutlass::Kernel2<cutlass_80_tensorop_bf16>(Params)"
 
@@ -110,19 +111,26 @@ def test_the_name_says_the_kind(name: str, kind: str) -> None:
 
 
 def test_each_collective_of_the_engine_is_known() -> None:
-    names = [name for name in vars(all_reduce) if name.endswith("_kernel")]
-    assert len(names) >= 4
+    names = [name for file in folder(collectives).glob("*.py") for name in kernels_of(file)]
+    assert len(names) >= 5
     assert {kind_of(name) for name in names} == {"collective"}
     assert hasattr(pointwise, FIRST)
 
 
 def test_no_kernel_of_matrices_or_attention_is_taken_for_another() -> None:
     """By folder: those of `linear` are products, those of `attention` attention, but for the experts' lists."""
-    root = Path(all_reduce.__file__).parent
-    for folder, kind in (("linear", "products"), ("attention", "attention")):
-        for file in (root / folder).glob("*.py"):
-            names = re.findall(r"^def (\w+_kernel)\(", file.read_text(), re.MULTILINE)
+    for room, kind in (("linear", "products"), ("attention", "attention")):
+        for file in (folder(collectives).parent / room).glob("*.py"):
+            names = kernels_of(file)
             assert {kind_of(name) for name in names} <= {kind} or file.name == "experts.py", (file, names)
+
+
+def folder(package: ModuleType) -> Path:
+    return Path(package.__path__[0])
+
+
+def kernels_of(file: Path) -> list[str]:
+    return re.findall(r"^def (\w+_kernel)\(", file.read_text(), re.MULTILINE)
 
 
 def test_names_are_short() -> None:
