@@ -68,7 +68,7 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
 def families(config: EngineConfig, model: str, models: list[dict[str, Any]], length: int, out: str) -> None:
     """As `parity` for several models, one after the other; every rank plans for itself and writes what it has.
 
-    Of `config` it keeps the device, and the sizes of batch and cache.
+    Of `config` it keeps the device, the sizes of batch and cache, and how to draft.
     """
     communicator = connect(config)
     logits, replies = [], []
@@ -79,9 +79,8 @@ def families(config: EngineConfig, model: str, models: list[dict[str, Any]], len
             checkpoint.spec, device=config.device.type, quantize=quantize, max_context=context,
             max_num_seqs=config.max_num_seqs, max_prefill_tokens=16,
         )  # fmt: skip
-        config = dataclasses.replace(
-            resolved, dtype=torch.float32, num_kv_pages=config.num_kv_pages, num_host_slots=config.num_host_slots
-        )
+        kept = {name: getattr(config, name) for name in ("num_kv_pages", "num_host_slots", "speculate")}
+        config = dataclasses.replace(resolved, dtype=torch.float32, **kept)
         worker = start_worker(config, checkpoint, communicator)
         logits.append(all_logits(worker.model, each["prompts"][0]).numpy())
         engine = OfflineEngine(config, communicator, worker)
