@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
 
-_ALIGN: Final = 16  # columns; keeps the rows of a GPU's matrix multiplications aligned
+_ALIGN: Final = 32  # columns: a group of quantized weights, and more than GPUs want the rows of matrices aligned to
 
 
 def check_divisible(spec: ModelSpec, world_size: int) -> None:
@@ -55,9 +55,13 @@ def kv_sources(spec: ModelSpec, rank: int, world_size: int) -> list[int]:
 
 
 def ffn_width(spec: ModelSpec, world_size: int) -> int:
-    """Columns of the feed-forward layer on each rank: padded with zeros if the world size does not divide them."""
-    if spec.ffn_dim % world_size == 0:
-        return spec.ffn_dim // world_size
+    """Columns of the feed-forward layer on each rank: all of them on one, else whole groups, padded with zeros.
+
+    If the ranks' columns began within a group, its weights would be quantized with those of others, and no longer be
+    the codes that a quantized file has.
+    """
+    if world_size == 1:
+        return spec.ffn_dim
     width = -(-spec.ffn_dim // world_size)
     return _ALIGN * -(-width // _ALIGN)
 

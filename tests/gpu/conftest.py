@@ -14,7 +14,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            needed = 2 if item.path.stem == "test_two_gpus" else 1
+            needed = 2 if item.path.parent.name == "ranks" else 1
             item.add_marker(pytest.mark.gpu)
             if machine.num_gpus() < needed:
                 item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, has {machine.num_gpus()}"))

@@ -71,9 +71,9 @@ def record_logits(plain: bool) -> list[torch.Tensor]:
     else:
         original = TorchRunner._sample
 
-        def recording_torch_sample(self: TorchRunner, logits: torch.Tensor, numbers: tuple[int, ...]) -> torch.Tensor:
+        def recording_torch_sample(self: TorchRunner, logits: torch.Tensor, *rest: object) -> object:
             recorded.append(logits.float().cpu())
-            return original(self, logits, numbers)
+            return original(self, logits, *rest)  # type: ignore[arg-type]
 
         TorchRunner._sample = recording_torch_sample  # type: ignore[method-assign]
     return recorded

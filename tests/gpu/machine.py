@@ -1,6 +1,7 @@
 """The machine under test: its GPUs and memory, and checkpoints of published shapes on its disk.
 
-With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a CPU, which tries out the tests only.
+With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a CPU, with `GUILDLLAMA_REHEARSAL=4` four
+ranks, which tries out the tests only.
 """
 
 import functools
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from tests.engine.server.process import ROOT
 
-REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
+_REHEARSAL = int(os.environ.get("GUILDLLAMA_REHEARSAL") or 0)
+REHEARSAL = _REHEARSAL > 0
 DEVICE = "cpu" if REHEARSAL else "cuda"
 MEMORY_POLL_INTERVAL = 0.5  # seconds between readings of memory that is being freed
 
@@ -24,7 +26,12 @@ MEMORY_POLL_INTERVAL = 0.5  # seconds between readings of memory that is being f
 @functools.cache
 def num_gpus() -> int:
     """How many ranks can have a GPU of their own."""
-    return 2 if REHEARSAL else len(_smi("name"))
+    return max(2, _REHEARSAL) if REHEARSAL else len(_smi("name"))
+
+
+def world_sizes() -> list[int]:
+    """1, 2, 4 and 8 ranks, as far as each has a GPU of its own."""
+    return [size for size in (1, 2, 4, 8) if size <= num_gpus()]
 
 
 def name() -> str:
@@ -34,6 +41,11 @@ def name() -> str:
 def gpu_memory() -> list[int]:
     """MiB in use on each GPU, by any process."""
     return [0] * num_gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
+
+
+def smallest_gpu() -> int:
+    """MiB of the GPU with the least memory, used or not."""
+    return 0 if REHEARSAL else min(int(line) for line in _smi("memory.total"))
 
 
 def memory_returns_to(before: list[int], seconds: float) -> list[int]:

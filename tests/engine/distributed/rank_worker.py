@@ -34,7 +34,10 @@ from engine.scheduler.step_plan import StepPlan
 @torch.inference_mode()
 def all_logits(model: Transformer, ids: list[int]) -> torch.Tensor:
     """The logits of every position, [len(ids), vocab]."""
-    return model.logits(model(torch.tensor(ids), torch.arange(len(ids)), DenseAttention(len(ids), torch.device("cpu"))))
+    device = model.rope.device
+    positions = torch.arange(len(ids), device=device)
+    hidden = model(torch.tensor(ids, device=device), positions, DenseAttention(len(ids), device))
+    return model.logits(hidden).cpu()
 
 
 def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: list[int], out: str) -> None:
@@ -63,13 +66,21 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
 
 
 def families(config: EngineConfig, model: str, models: list[dict[str, Any]], length: int, out: str) -> None:
-    """As `parity` for several models, one after the other; every rank plans for itself and writes what it has."""
+    """As `parity` for several models, one after the other; every rank plans for itself and writes what it has.
+
+    Of `config` it keeps the device, the sizes of batch and cache, and how to draft.
+    """
     communicator = connect(config)
     logits, replies = [], []
     for each in models:
         checkpoint = open_checkpoint(each["model"])
         quantize, context = each.get("quantize", "auto"), each["max_context"]
-        config = resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=context, max_prefill_tokens=16)
+        resolved = resolve(
+            checkpoint.spec, device=config.device.type, quantize=quantize, max_context=context,
+            max_num_seqs=config.max_num_seqs, max_prefill_tokens=16,
+        )  # fmt: skip
+        kept = {name: getattr(config, name) for name in ("num_kv_pages", "num_host_slots", "speculate")}
+        config = dataclasses.replace(resolved, dtype=torch.float32, **kept)
         worker = start_worker(config, checkpoint, communicator)
         logits.append(all_logits(worker.model, each["prompts"][0]).numpy())
         engine = OfflineEngine(config, communicator, worker)
@@ -111,14 +122,18 @@ def serve(
     say(f"closed {engine.failure}")
 
 
-def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: int) -> None:
-    """Rank 0 asks for each prompt's reply, twice in turn, and says the replies and how many tokens were restored."""
+def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: int, rounds: int = 2) -> None:
+    """Rank 0 asks for each prompt's reply, `rounds` times in turn; says the replies and how many tokens it restored."""
     checkpoint = open_checkpoint(model)
     if config.rank:
         return run_worker(config, checkpoint)
     engine = EngineCore.start(config, checkpoint)
+    deadline = time.monotonic() + 30
+    while engine.stats().kv_host_tokens_total < (config.num_host_slots or 0) * config.page_size:
+        assert time.monotonic() < deadline, "the slots of the host tier are not ready"
+        time.sleep(0.05)
     params = SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True)
-    say(f"replies {json.dumps([engine.submit(prompt, params).result(60) for prompt in [*prompts, *prompts]])}")
+    say(f"replies {json.dumps([engine.submit(prompt, params).result(60) for prompt in prompts * rounds])}")
     say(f"restored {engine.stats().kv_tokens_restored}")
     say(f"accepted {engine.stats().accepted_tokens}")
     say(f"erased {engine.erase('').result(60)}")
@@ -184,8 +199,8 @@ def main(job: str, arguments: dict[str, Any]) -> None:
     changes = arguments.pop("config", {})
     try:
         spec = open_checkpoint(arguments["model"]).spec
-        device = arguments.pop("device", "cpu")
-        config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
+        device, dtype = arguments.pop("device", "cpu"), arguments.pop("dtype", "auto")
+        config = dataclasses.replace(resolve(spec, device=device, dtype=dtype, max_context=256), **changes)
         {"parity": parity, "families": families, "serve": serve, "dialogs": dialogs, "restart": restart}[job](
             config, **arguments
         )

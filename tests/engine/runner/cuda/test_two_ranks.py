@@ -6,6 +6,7 @@ It runs on the CPU; the memory that the ranks share is a file.
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 from engine.bench.random_model import RandomCheckpoint
 from engine.checkpoint import Architecture, ModelSpec, tensor_shapes
@@ -37,13 +39,16 @@ class SeededCheckpoint(RandomCheckpoint):
         out.copy_(whole if dim is None else whole.narrow(dim, start, out.shape[dim]))
 
 
-ARENA = 1 << 20  # bytes
+ARENA, PARTS = 1 << 21, 8  # bytes, of which each runner takes a part
 LAYERS = 3  # of which the first leaves a residual stream that is whole on no rank
 # Whatever happens to a product between its sum over the ranks and the residual stream, and experts.
 MIXTURE = Architecture(
     qk_norm=True, post_norms=True, float32_norms=True, activation="gelu_tanh", output_bias=True, logit_softcap=3.0,
     experts=4, experts_per_token=2,
 )  # fmt: skip
+# Each of four ranks has 2 query heads and the one key/value head; they have 32, 32, 8 and 0 columns of the
+# feed-forward, and 13, 13, 13 and 11 logits.
+UNEVEN = {"n_heads": 8, "n_kv_heads": 1, "ffn_dim": 72}
 
 
 def plans() -> list[StepPlan]:
@@ -88,22 +93,26 @@ def run_rank(
         nonlocal num_arenas
         if not shared:
             return None
-        assert size < ARENA // 4
+        assert size < ARENA // PARTS
         files = [f"{folder}/arena{number}" for number in range(world)]
         arenas = [torch.from_file(name, shared=True, size=ARENA, dtype=torch.uint8) for name in files]
         num_arenas += 1
-        return SymmetricMemory(rank, [arena[(num_arenas - 1) * ARENA // 4 :][: ARENA // 4] for arena in arenas])
+        return SymmetricMemory(rank, [arena.view(PARTS, -1)[num_arenas - 1] for arena in arenas])
 
     results.put(("quantized", ids(rank, world, create_arena, fused, bits=4)))
     results.put(("quantized", ids(rank, world, bits=4, plain=True)))
     results.put(("mixture", ids(rank, world, create_arena, fused, blocks=MIXTURE)))
+    if world == 4:
+        results.put(("uneven", ids(rank, world, create_arena, fused, **UNEVEN)))
+        for plain in (False, True):
+            results.put(("uneven, quantized", ids(rank, world, create_arena, fused, bits=4, plain=plain, **UNEVEN)))
     if with_llama:
         from engine.runner.cuda.batch import prefix_limits
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(prefix_limits, "MIN_PREFIX", 16)
             patch.setattr(prefix_limits, "MIN_MEMBERS", 2)
-            results.put(("llama", ids(rank, world, create_arena, fused, shares=True, layers=LAYERS)))
+            results.put(("llama", ids(rank, world, create_arena, fused, shares=True, n_layers=LAYERS)))
 
 
 def ids(
@@ -115,17 +124,18 @@ def ids(
     plain: bool = False,
     blocks: Architecture = PLAIN_LLAMA,
     shares: bool = False,
-    layers: int = 1,
+    **dimensions: int,
 ) -> list[dict[int, int]]:
     from engine.runner.cuda import forward
     from engine.runner.cuda.cuda_runner import CudaRunner  # Triton decides at import whether it interprets
 
     forward.FUSED_TOKENS = fused  # steps of more tokens take the plain path
     spec = ModelSpec(
-        format="meta", chat="llama2", dim=32, n_layers=layers, n_heads=4, n_kv_heads=2, head_dim=8, ffn_dim=64,
+        format="meta", chat="llama2", dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn_dim=64,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
         tied_embeddings=False, dtype=torch.float32, shards=1, architecture=blocks,
     )  # fmt: skip
+    spec = replace(spec, **dimensions)
     config = EngineConfig(
         device=torch.device("cpu"), dtype=torch.float32, max_num_seqs=4, max_context=CONTEXT, max_prefill_tokens=40,
         world_size=world, rank=rank,
@@ -143,6 +153,22 @@ def ids(
         assert last is not None
         assert last[0].shares_prefixes
     return sampled
+
+
+@pytest.mark.parametrize("bits", [0, 4])
+def test_the_share_of_one_of_four_ranks(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0's, without the others: both runners go on from its part of each sum, and the others' logits are 0."""
+
+    def with_zeros(x: torch.Tensor, columns: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        joined = F.pad(x, (0, columns - x.shape[1]))
+        if out is not None:
+            out[:, :columns] = joined
+        return joined
+
+    monkeypatch.setattr(tensor_parallel, "gather_columns", with_zeros)
+    found, expected = (ids(0, 4, bits=bits, plain=plain, **UNEVEN) for plain in (False, True))
+    assert any(found)
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -171,15 +197,19 @@ def test_fault_27_ranks_sample_what_one_does(
     for process in ranks:
         process.start()
     alone_mixture = ids(0, 1, plain=True, blocks=MIXTURE)
-    sampled = [results.get(timeout=200) for _ in range((3 + with_llama) * world)]
+    num_cases = 3 + with_llama + (3 if world == 4 else 0)
+    sampled = [results.get(timeout=200) for _ in range(num_cases * world)]
     for process in ranks:
         process.join(30)
     if with_llama:
-        alone = ids(0, 1, shares=True, layers=LAYERS)  # each row reads for itself
+        alone = ids(0, 1, shares=True, n_layers=LAYERS)  # each row reads for itself
         assert any(alone)
         assert [found for case, found in sampled if case == "llama"] == [alone] * world
     assert any(alone_mixture)
     assert [found for case, found in sampled if case == "mixture"] == [alone_mixture] * world
     # Each rank quantizes its own shard, so the weights differ from those of one rank: compare with plain torch's ids.
-    quantized = [found for case, found in sampled if case == "quantized"]
-    assert quantized == [quantized[0]] * (2 * world)
+    for case in ("quantized", *(["uneven, quantized"] if world == 4 else [])):
+        quantized = [found for each, found in sampled if each == case]
+        assert quantized == [quantized[0]] * (2 * world)
+    if world == 4:
+        assert [found for case, found in sampled if case == "uneven"] == [ids(0, 1, plain=True, **UNEVEN)] * world
