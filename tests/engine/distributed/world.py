@@ -4,10 +4,12 @@ The ranks are forked from a process that has imported torch and the engine once;
 own environment, streams and exit code.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
 import queue
+import secrets
 import signal
 import socket
 import sys
@@ -24,13 +26,22 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([_JOBS])
 
 
+def free_port() -> int:
+    """A port for a process that starts now: below those that Linux meanwhile gives to whoever asks for any."""
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", 20000 + secrets.randbelow(12000))) as free,
+        ):
+            port: int = free.getsockname()[1]
+            return port
+
+
 class World:
     """`with World(2, "serve", model=…) as world:` starts the ranks, and kills those left at the end."""
 
     def __init__(self, size: int, job: str, **arguments: object) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
         pipes = [_FORKS.Pipe(duplex=False) for _ in range(size)]
         self._ranks = [
             _FORKS.Process(

@@ -5,7 +5,6 @@ first test starts whatever fits beside it; each test then waits for its own part
 """
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.distributed.shapes import Replies, replies_of, write_shapes
+from tests.engine.distributed.world import free_port
 from tests.engine.server.process import EngineProcess
 from tests.engine.tiny import write_checkpoint
 from tests.gpu import machine
@@ -73,9 +73,8 @@ def groups(
     with ExitStack() as stack:
         started = {}
         for size in SIZES:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = str(free.getsockname()[1])
-            flags = ("--model", str(checkpoints["small"].folder), "--port", port, "--dtype", "float32")
+            port, model = str(free_port()), str(checkpoints["small"].folder)
+            flags = ("--model", model, "--port", port, "--dtype", "float32")
             ranks = {"ranks": size, "restarts": KILLS} if size > 1 else {}
             started[size] = stack.enter_context(EngineProcess(*flags, *DEVICE, *LIMITS, log=logs / str(size), **ranks))
         yield started

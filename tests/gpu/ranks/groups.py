@@ -12,7 +12,7 @@ from tests.gpu import machine
 
 SIZES: Final = machine.world_sizes()
 # Whatever may go wrong with a rank is tried with two, and with as many as the machine can have.
-FAULT_SIZES: Final = sorted({2, SIZES[-1]})
+FAULT_SIZES: Final = sorted({2, max([2, *SIZES])})
 KILLS: Final = 3  # of each group
 CLIENTS: Final = 8
 LAYERS: Final = 8  # of 70B's 80

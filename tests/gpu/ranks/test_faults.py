@@ -38,14 +38,14 @@ def idle_worlds(checkpoints: dict[str, machine.WrittenCheckpoint]) -> Iterator[d
 
 @pytest.fixture(scope="module")
 def killed(
-    replies: dict[int, list[str]],
-    idle_worlds: dict[int, World],
     uneven_worlds: dict[tuple[int, int], Future[Replies]],
     host_tier_worlds: dict[int, Future[Said]],
+    replies: dict[int, list[str]],
+    idle_worlds: dict[int, World],
     groups: dict[int, EngineProcess],
     background: ThreadPoolExecutor,
 ) -> dict[int, Future[tuple[Seconds, Seconds]]]:
-    """All groups lose their ranks at the same time, beside the worlds, which other tests look at."""
+    """All groups lose their ranks at the same time. The worlds of other tests have started first, beside the groups."""
     return {size: background.submit(kill_ranks, size, groups[size], replies[size]) for size in FAULT_SIZES}
 
 

@@ -22,7 +22,6 @@ Figures = dict[str, object]
 def logits(
     checkpoints: dict[str, machine.WrittenCheckpoint],
     tmp_path_factory: pytest.TempPathFactory,
-    background: ThreadPoolExecutor,
 ) -> Iterator[dict[tuple[int, str], Future[Logits]]]:
     """By world size and dtype; fp32 first, if not all fit at once."""
     folder, model = tmp_path_factory.mktemp("logits"), str(checkpoints["7b"].folder)
@@ -39,6 +38,7 @@ def logits(
     at_once = len(jobs) if machine.smallest_gpu() >= ALL_AT_ONCE_MIB else len(LOGIT_SIZES)
     with ThreadPoolExecutor(at_once) as threads:
         yield {job: threads.submit(compute, *job) for job in jobs}
+    checkpoints["7b"].delete()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def answers(
     checkpoints: dict[str, machine.WrittenCheckpoint],
     tmp_path_factory: pytest.TempPathFactory,
     background: ThreadPoolExecutor,
-) -> dict[int, Future[Figures]]:
+) -> Iterator[dict[int, Future[Figures]]]:
     """By world size: 70B is asked once."""
     folder, model = tmp_path_factory.mktemp("answers"), str(checkpoints["70b"].folder)
 
@@ -66,7 +66,8 @@ def answers(
             "host_gib": hosts,
         }  # fmt: skip
 
-    return {size: background.submit(answer, size) for size in FAULT_SIZES}
+    yield {size: background.submit(answer, size) for size in FAULT_SIZES}
+    checkpoints["70b"].delete()
 
 
 @pytest.mark.parametrize("size", LOGIT_SIZES[1:])

@@ -11,7 +11,7 @@ from tests.gpu import machine
 from tests.gpu.load import Load
 from tests.gpu.ranks.groups import CLIENTS
 
-MOST_SECONDS = 20.0 if machine.REHEARSAL else 5.0
+MOST_SECONDS = 20.0 if machine.REHEARSAL else 8.0  # a group alone takes about 4
 
 
 def test_sigterm_leaves_nothing_behind(
