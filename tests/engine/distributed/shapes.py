@@ -77,9 +77,18 @@ def replies_of(
     return Replies(logits, [json.loads(out.with_suffix(f".{rank}.json").read_text()) for rank in range(size)])
 
 
+def differences(found: Replies, alone: Replies) -> list[tuple[float, int]]:
+    """Of each shape: how far any rank's logits are from those of one rank, and how many of all replies differ."""
+    by_shape = []
+    for number, logits in enumerate(alone.logits[0]):
+        distance = max(float(np.abs(rank[number] - logits).max()) for rank in found.logits)
+        pairs = [pair for rank in found.ids for pair in zip(rank[number], alone.ids[0][number], strict=True)]
+        by_shape.append((distance, sum(one != other for one, other in pairs)))
+    return by_shape
+
+
 def assert_equal(found: Replies, alone: Replies, names: list[str], tolerance: float = 1e-3) -> None:
     """Every rank of a world has the ids that one rank has, and about its logits."""
-    for logits, ids in zip(found.logits, found.ids, strict=True):
-        for number, name in enumerate(names):
-            assert np.abs(logits[number] - alone.logits[0][number]).max() < tolerance, name
-            assert ids[number] == alone.ids[0][number], name
+    for name, (distance, unequal) in zip(names, differences(found, alone), strict=True):
+        assert distance < tolerance, f"{name}: logits differ by {distance}"
+        assert unequal == 0, f"{name}: {unequal} replies differ"

@@ -23,36 +23,42 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_checkpoint(tmp_path_factory.mktemp("model"), heads=4, kv_heads=2))
 
 
-@pytest.mark.parametrize("heartbeat", [0.5, 0.0])
-def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
+@pytest.mark.parametrize(("size", "heartbeat"), [(2, 0.5), (2, 0.0), pytest.param(4, 0.5, marks=pytest.mark.long)])
+def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, size: int, heartbeat: float) -> None:
     """After three timeouts of silence a request is answered if there is a heartbeat, and only then."""
     timing = {"heartbeat": heartbeat, "group_timeout": 2.0, "step_timeout": 4.0}
-    with World(2, "serve", model=model, silence=6.5, config=timing) as world:
+    with World(size, "serve", model=model, silence=6.5, config=timing) as world:
         world.wait_for("ready")
         if heartbeat:
             world.wait_for("reply")
-            assert world.codes() == [0, 0], world.said
+            assert world.codes() == [0] * size, world.said
             assert "closed None" in world.said[0]
         else:
             assert world.codes(30) == [1, 1]
             assert not any("reply" in line for line in world.said[0])
 
 
-def test_a_killed_rank_fails_the_reply_and_ends_the_group(model: str) -> None:
-    with World(2, "serve", model=model, length=LONG) as world:
+@pytest.mark.parametrize(
+    ("size", "victim"), [(2, 1), *(pytest.param(4, victim, marks=pytest.mark.long) for victim in (1, 3))]
+)
+def test_a_killed_rank_fails_the_reply_and_ends_the_group(model: str, size: int, victim: int) -> None:
+    with World(size, "serve", model=model, length=LONG) as world:
         world.wait_for("tokens 3")
-        world.signal(1, signal.SIGKILL)
+        world.signal(victim, signal.SIGKILL)
         killed = time.monotonic()
         assert "The engine failed while it was writing this reply." in world.wait_for("failed", 10)
-        assert world.code(0, 10 - (time.monotonic() - killed)) == 1
+        for other in {*range(size)} - {victim}:  # rank 0 kills the others, which may end by themselves before
+            assert world.code(other, 10 - (time.monotonic() - killed)) in ((1,) if other == 0 else (1, -signal.SIGKILL))
 
 
-def test_fault_25_a_hung_rank_is_noticed_and_killed(model: str) -> None:
-    with World(2, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_fault_25_a_hung_rank_is_noticed_and_killed(model: str, size: int) -> None:
+    with World(size, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
         world.wait_for("tokens 3")
-        world.signal(1, signal.SIGSTOP)
+        world.signal(size - 1, signal.SIGSTOP)
         world.wait_for("failed", 10)
-        assert world.codes(10) == [1, -signal.SIGKILL]
+        codes = world.codes(10)
+        assert (codes[0], codes[-1]) == (1, -signal.SIGKILL)
 
 
 def test_an_idle_group_notices_a_hung_rank(model: str) -> None:
@@ -63,11 +69,12 @@ def test_an_idle_group_notices_a_hung_rank(model: str) -> None:
         assert world.codes(10) == [1, -signal.SIGKILL]
 
 
-def test_the_other_rank_ends_when_rank_0_is_killed(model: str) -> None:
-    with World(2, "serve", model=model, length=LONG) as world:
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_the_other_ranks_end_when_rank_0_is_killed(model: str, size: int) -> None:
+    with World(size, "serve", model=model, length=LONG) as world:
         world.wait_for("tokens 3")
         world.signal(0, signal.SIGKILL)
-        assert world.code(1, 10) == 1
+        assert [world.code(rank, 10) for rank in range(1, size)] == [1] * (size - 1)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.runner.cpu.build import compiled_library
 from tests.engine.distributed.shapes import SHAPES, assert_equal, replies_of, write_shapes
 
 FEW = ["two key/value heads", "an uneven feed-forward and an uneven vocabulary", "int4"]
@@ -15,6 +16,9 @@ FEW = ["two key/value heads", "an uneven feed-forward and an uneven vocabulary",
     ids=["few", "all"],
 )
 def test_replies_equal_those_of_one_rank(names: list[str], sizes: tuple[int, ...], length: int, tmp_path: Path) -> None:
+    """Quantized shapes only with the compiled code: torch's own kernels round what each rank has."""
+    if compiled_library() is None:
+        names = [name for name in names if SHAPES[name].quantize == "none"]
     models = write_shapes(tmp_path, names)
     alone = replies_of(1, models, length, tmp_path)
     assert len({str(ids) for ids in alone.ids[0]}) == len(names)
