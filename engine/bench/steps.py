@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     for collectives in (True, False) if options.share else (True,):
         if not collectives:
             for name in ("all_reduce", "two_shot_all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
-                setattr(Collectives, name, lambda *_, **__: None)
+                setattr(Collectives, name, lambda *_, **__: 1)  # part of squares
         runner = CudaRunner(config, model)
         runner.start(pages_per_row(options.contexts) * config.max_num_seqs)
         while runner.prepare():

@@ -1,4 +1,7 @@
-"""One-shot all-reduce: each rank reads the partial sums of all ranks. For few tokens, as the ranks wait only once."""
+"""One-shot all-reduce: each rank reads the partial sums of all ranks. For few tokens, as the ranks wait only once.
+
+Its time is mostly a read from the peers, there and back: a program reads few columns, all of them at once.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,27 @@ from engine.distributed.symmetric_memory import SymmetricMemory
 from engine.kernels.collectives.signals import lanes, put_signal, wait_signals
 from engine.kernels.pdl import grid_wait, launch_dependents
 
+_MULTIPROCESSORS = 132  # of an H100 and an H200
+_MIN_COLUMNS = 512  # of a program
+
 
 @triton.jit(do_not_specialize=["seq"])
 def all_reduce_kernel(
-    partial_sums, flags, epoch, h, gain, out, squares, seq, eps,
+    partial_sums, flags, epoch, h, gain, out, squares, stride, seq, eps,
     DIM: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr, NORM: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, LANES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One token of width DIM <= BLOCK per program. Pointers: see `all_reduce`.
+    """BLOCK columns of one token, of width DIM, per program. Pointers: see `all_reduce`.
 
-    SCALED: out = h · gain, and squares; NORM: out = norm(h) · gain.
+    SCALED: out = h · gain, and squares; NORM: out = norm(h) · gain, of BLOCK >= DIM columns.
     """
-    i = tl.program_id(0).to(tl.int64)
-    d = tl.arange(0, BLOCK)
+    i, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    d = part * BLOCK + tl.arange(0, BLOCK)
     mask = d < DIM
     g = tl.load(gain + d, mask=mask, other=0.0).to(tl.float32)
     grid_wait(PDL)
     launch_dependents(PDL)
-    if tl.program_id(0) == 0:
+    if (tl.program_id(0) == 0) & (part == 0):
         put_signal(flags, epoch, seq, RANK, WORLD)
     value = tl.load(h + i * DIM + d, mask=mask, other=0.0).to(tl.float32)
     wait_signals(flags, epoch, seq, RANK, WORLD, LANES)
@@ -39,7 +45,7 @@ def all_reduce_kernel(
     sum_squares = tl.sum(value * value, 0)
     if SCALED:
         tl.store(out + i * DIM + d, (value * g).to(out.dtype.element_ty), mask=mask)
-        tl.store(squares + i, sum_squares)
+        tl.store(squares + part * stride + i, sum_squares)
     if NORM:
         tl.store(out + i * DIM + d, (value * tl.rsqrt(sum_squares / DIM + eps) * g).to(out.dtype.element_ty), mask=mask)
 
@@ -56,19 +62,23 @@ def all_reduce(
     squares: torch.Tensor | None = None,
     eps: float = 0.0,
     pdl: bool = False,
-) -> None:
+) -> int:
     """h [tokens, dim] += the partial sums of all ranks; and what the next product reads of it.
 
     partial_sums: of every rank, [≥ tokens, dim], in rank order; all in the model's dtype. gain [dim] may also be
-    float32. out [tokens, dim] = RMSNorm(h) · gain, or with `squares` float32 [tokens] = h · gain, and squares its sums
-    of squares.
+    float32. out [tokens, dim] = RMSNorm(h) · gain. Or with `squares` float32 [≥ dim / 512, ≥ tokens], out = h · gain,
+    and squares gets h's partial sums of squares. Returns how many of them there are.
     """
     dim = h.shape[-1]
-    block = triton.next_power_of_2(dim)
-    all_reduce_kernel[(tokens,)](
+    block, norm = triton.next_power_of_2(dim), out is not None and squares is None
+    while not norm and block > _MIN_COLUMNS and tokens * triton.cdiv(dim, block) * 2 <= _MULTIPROCESSORS:
+        block //= 2
+    parts = int(triton.cdiv(dim, block))
+    all_reduce_kernel[(tokens, parts)](
         partial_sums, memory.flags, memory.epoch, h, gain, out if out is not None else h,
-        squares if squares is not None else h, seq, eps,
-        DIM=dim, BLOCK=block, SCALED=squares is not None, NORM=out is not None and squares is None,
+        squares if squares is not None else h, squares.stride(0) if squares is not None else 0, seq, eps,
+        DIM=dim, BLOCK=block, SCALED=squares is not None, NORM=norm,
         RANK=memory.rank, WORLD=memory.world_size, LANES=lanes(memory), PDL=pdl,
         num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip
+    return parts

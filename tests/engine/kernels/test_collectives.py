@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
-from engine.kernels.collectives.all_reduce import all_reduce
+from engine.kernels.collectives import all_reduce as one_shot
 from engine.kernels.collectives.packets import all_reduce_row
 from engine.kernels.collectives.sampling import broadcast_ids, gather_logits
 from engine.kernels.collectives.two_shot_all_reduce import two_shot_all_reduce
@@ -40,8 +40,10 @@ def test_allocations_do_not_overlap_and_are_shared() -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 2**31 - 3])
-@pytest.mark.parametrize("ending", ["sum", "norm", "squares"])
-def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
+@pytest.mark.parametrize("ending", ["sum", "norm", "squares", "squares of three parts"])
+def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ending == "squares of three parts":
+        monkeypatch.setattr(one_shot, "_MIN_COLUMNS", 16)
     memories = ranks()
     parts = [memory.allocate((TOKENS, DIM), DTYPE) for memory in memories]
     for rank in range(WORLD):
@@ -54,10 +56,10 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
         memory.epoch.fill_(epoch)
         signal_from_others(memories, rank, now)
         h, out = before.clone(), torch.full_like(before, torch.nan)
-        squares = torch.full((TOKENS,), torch.nan, device=DEVICE)
-        all_reduce(
+        squares = torch.full((3, TOKENS), torch.nan, device=DEVICE)
+        num_parts = one_shot.all_reduce(
             memory, parts[rank], h, gain, TOKENS, seq, out=None if ending == "sum" else out,
-            squares=squares if ending == "squares" else None, eps=EPS, pdl=PDL,
+            squares=squares if "squares" in ending else None, eps=EPS, pdl=PDL,
         )  # fmt: skip
         for other, flags in enumerate(memory.flags):
             assert other == rank or int(flags[rank]) == now
@@ -65,42 +67,48 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
         torch.testing.assert_close(h.float(), expected, **CLOSE)
         if ending == "norm":
             torch.testing.assert_close(out, reference.rms_norm(h, gain, EPS), **CLOSE)
-        if ending == "squares":
+        if "squares" in ending:
+            assert num_parts == (3 if "parts" in ending else 1)
             torch.testing.assert_close(out.float(), h.float() * gain.float(), **CLOSE)
-            torch.testing.assert_close(squares, h.float().square().sum(1), rtol=2e-2, atol=1e-2)
+            torch.testing.assert_close(squares[:num_parts].sum(0), h.float().square().sum(1), rtol=2e-2, atol=1e-2)
         found.append(h)
     assert all(torch.equal(h, found[0]) for h in found)
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("tokens", [2, TOKENS])  # of two the last rank has none
-def test_ranks_share_the_tokens_of_a_sum(tokens: int, whole: bool) -> None:
-    memories = ranks()
-    parts, streams, outs = ([memory.allocate((TOKENS, DIM), DTYPE) for memory in memories] for _ in range(3))
-    before, gain, seq, epoch = random(TOKENS, DIM, seed=9), random(DIM, seed=5), 4, 2**31 - 5
+@pytest.mark.parametrize(("rows", "max_programs"), [((0, 2), None), ((0, 9), None), ((2, 9), 1)])
+def test_ranks_share_the_tokens_of_a_sum(rows: tuple[int, int], max_programs: int | None, whole: bool) -> None:
+    """Of two tokens the last rank has none; a single program sums its tokens two at a time."""
+    memories, tokens, summed = ranks(), 9, slice(*rows)
+    parts, streams, outs = ([memory.allocate((tokens, DIM), DTYPE) for memory in memories] for _ in range(3))
+    before, gain, seq, epoch = random(tokens, DIM, seed=9), random(DIM, seed=5), 4, 2**31 - 5
     for rank, memory in enumerate(memories):
         outs[0][rank].fill_(torch.nan)
-        parts[0][rank].copy_(random(TOKENS, DIM, seed=rank))
+        parts[0][rank].copy_(random(tokens, DIM, seed=rank))
         streams[0][rank].copy_(before)
         memory.epoch.fill_(epoch)
     now = epoch + seq + 1 - 2**32
     for rank, memory in enumerate(memories):
         signal_from_others(memories, rank, now)
         two_shot_all_reduce(
-            memory, parts[rank], streams[rank], gain, tokens, seq, out=outs[rank], whole=whole, eps=EPS, pdl=PDL
-        )
+            memory, parts[rank], streams[rank], gain, summed, seq, out=outs[rank], whole=whole, eps=EPS,
+            max_programs=max_programs, pdl=PDL,
+        )  # fmt: skip
         assert int(memory.done) == 0
         for other, flags in enumerate(memory.flags):
             assert other == rank or int(flags[rank]) == now
-    summed = (before.float() + sum(part.float() for part in parts[0]))[:tokens]
-    share = -(-tokens // WORLD)
+    expected = before.float() + sum(part.float() for part in parts[0])
+    normed = reference.rms_norm(expected.to(DTYPE), gain, EPS)
+    others = [row for row in range(tokens) if not summed.start <= row < summed.stop]
+    share = -(-(summed.stop - summed.start) // WORLD)
     for rank in range(WORLD):
-        torch.testing.assert_close(outs[0][rank][:tokens], reference.rms_norm(summed.to(DTYPE), gain, EPS), **CLOSE)
-        assert torch.equal(outs[0][rank][:tokens], outs[0][0][:tokens])
-        own = slice(0, tokens) if whole else slice(min(tokens, rank * share), min(tokens, (rank + 1) * share))
-        torch.testing.assert_close(streams[0][rank][own].float(), summed[own], **CLOSE)
-        assert torch.equal(streams[0][rank][tokens:], before[tokens:])
-        assert outs[0][rank][tokens:].isnan().all()
+        torch.testing.assert_close(outs[0][rank][summed], normed[summed], **CLOSE)
+        assert torch.equal(outs[0][rank][summed], outs[0][0][summed])
+        own = slice(*(min(summed.stop, summed.start + share * at) for at in (rank, rank + 1)))
+        whole_or_own = summed if whole else own
+        torch.testing.assert_close(streams[0][rank][whole_or_own].float(), expected[whole_or_own], **CLOSE)
+        assert torch.equal(streams[0][rank][others], before[others])
+        assert outs[0][rank][others].isnan().all()
 
 
 def test_one_row_is_pushed_and_summed() -> None:

@@ -101,24 +101,27 @@ class Collectives:
     def all_reduce(
         self, h: Tensor, gain: Tensor, tokens: int, *, out: Tensor | None = None, squares: Tensor | None = None,
         eps: float = 0.0,
-    ) -> None:  # fmt: skip
-        """h [tokens, dim] += all ranks' partial sums; out and squares as `all_reduce` says."""
+    ) -> int:  # fmt: skip
+        """h [tokens, dim] += all ranks' partial sums; out, squares and the result as `all_reduce` says."""
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 1
-        all_reduce(
+        return all_reduce(
             self._memory, partial_sums, h, gain, tokens, self.count, out=out, squares=squares, eps=eps, pdl=self._pdl
         )
 
-    def two_shot_all_reduce(self, gain: Tensor, tokens: int, *, norm: bool, whole: bool, eps: float) -> None:
-        """self.h [tokens, dim] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
+    def two_shot_all_reduce(
+        self, gain: Tensor, rows: slice, *, norm: bool, whole: bool, eps: float, max_programs: int | None = None
+    ) -> None:
+        """self.h [rows] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
 
-        All calls of a step are for as many tokens: without `whole`, a rank's h is right only for those that it sums.
+        A step always sums the same rows together: without `whole`, a rank's h is right only for those that it sums.
+        With `max_programs` it may run on another stream than the kernels before it.
         """
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 2
         two_shot_all_reduce(
-            self._memory, partial_sums, self._h, gain, tokens, self.count - 1, out=self._x if norm else None,
-            whole=whole, eps=eps, pdl=self._pdl,
+            self._memory, partial_sums, self._h, gain, rows, self.count - 1, out=self._x if norm else None,
+            whole=whole, eps=eps, max_programs=max_programs, pdl=self._pdl and max_programs is None,
         )  # fmt: skip
 
     @property
