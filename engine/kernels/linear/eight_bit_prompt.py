@@ -27,7 +27,7 @@ def waited_for(acc):
     """acc, a product's float32 sums, as soon as it is complete: no instruction, but one that needs them.
 
     Else Triton unpacks the next step's operand while Hopper's tensor cores still read this one, into the same
-    registers. PTX forbids it (triton-lang/triton issue 9433; Triton before 3.7 does not keep them apart).
+    registers. PTX forbids it (triton-lang/triton issue 9433); Triton 3.6 and 3.7.1 do not keep them apart.
     """
     if _INTERPRETED:
         return acc
