@@ -3,7 +3,8 @@
     python docs/bench/scripts/eight_bit_sweep.py [--tokens 1 16 32 64 128 512] [--layers 8] [--scale 1]
 
 It measures the matrices of a 7B, for more layers than the L2 cache holds, in a CUDA graph, with the tilings that the
-engine uses, and one step's attention of 32 rows of 600 tokens. `--scale 32` is for a trial without a GPU.
+engine uses, and one step's attention of 32 rows of 600 tokens. `--scale 32` is for a trial without a GPU. Other tilings
+for prompts: eight_bit_prompt_sweep.py.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv,
 from engine.kernels.linear.eight_bit_dequantize import eight_bit_dequantize
 from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
 from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
+from engine.kernels.linear.eight_bit_prompt import eight_bit_prompt
 from engine.kernels.linear.gemm_configs import (
     eight_bit_gemm_config,
     eight_bit_gemv_config,
+    eight_bit_prompt_config,
     gemm_config,
     gemv_config,
     token_block,
@@ -32,6 +35,7 @@ from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares,
 from engine.kernels.pdl import supported
 from engine.layers.paged_kv import PagedKV
 from engine.model.eight_bit_weight import EightBitWeight, Fp8Weight, Int8Weight
+from engine.runner.cuda.layers.linear import EIGHT_BIT_PROMPT_TOKENS
 from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,6 +128,9 @@ def product(weights: Sequence[Tensor | EightBitWeight], kind: int, tokens: int) 
             torch.mm(x, weight.T, out=out)
         elif weight.fp8:
             products.product(x, weight, out)
+        elif tokens <= EIGHT_BIT_PROMPT_TOKENS:
+            own, config = eight_bit_prompt_config(rows, tokens, SHARED_MEMORY, bulk=PDL)
+            eight_bit_prompt(x, weight.words, weight.scales, out, config, fp8=False, bm=own, pdl=PDL)
         else:
             eight_bit_dequantize(weight.words, weight.scales, matrix, fp8=False, pdl=PDL)
             torch.mm(x, matrix.T, out=out)

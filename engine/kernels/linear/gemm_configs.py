@@ -2,7 +2,7 @@
 
 One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
 The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
-behind them. Tilings for weights of 8 bits were measured on an H200.
+behind them. Tilings for weights of 8 bits were measured on an H200, but those for prompts are computed.
 
 In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, GATED, RESIDUAL), `bm` the
 tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may
@@ -21,6 +21,14 @@ from engine.model.eight_bit_weight import num_lines
 FUSED_TOKENS = 128
 _MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
 _SHARED_RESERVE = 2048  # bytes of shared memory beside the pipeline
+# Prompts with weights of 8 bits: (tokens, weight rows, words of a step, stages, warps) of a program, and its time in
+# proportion. A large program reads tokens and weights less often; two with 128 tokens fit a multiprocessor. The last
+# tiling fits every card.
+EIGHT_BIT_PROMPT_TILINGS = (
+    ((256, 128, 32, 4, 8), 46.0),
+    ((128, 128, 32, 4, 4), 22.0),
+    ((128, 64, 32, 3, 4), 12.5),
+)
 
 
 def token_block(tokens: int) -> int:
@@ -72,6 +80,27 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, item: int, shar
         else:
             bk //= 2
     return GemmConfig(bn=bn, bk=bk, split=split, stages=stages, warps=warps)
+
+
+def eight_bit_prompt_config(rows: int, tokens: int, shared: int, *, bulk: bool) -> tuple[int, GemmConfig]:
+    """(tokens of a program, tiling) of the GEMM for prompts with weights of 8 bits, and tokens of 16.
+
+    It is the tiling whose rounds of programs take the least time, among those that fit the shared memory.
+    """
+
+    def cost(tiling: tuple[tuple[int, int, int, int, int], float]) -> float:
+        (bm, bn, bk, stages, _), program = tiling
+        if eight_bit_prompt_bytes(bm, bn, bk, stages) > shared - _SHARED_RESERVE:
+            return float("inf")
+        return -(-(-(-rows // bn) * -(-tokens // bm)) // _MULTIPROCESSORS) * program
+
+    bm, bn, bk, stages, warps = min(reversed(EIGHT_BIT_PROMPT_TILINGS), key=cost)[0]
+    return bm, GemmConfig(bn=bn, bk=bk, split=1, stages=stages, warps=warps, bulk=bulk)
+
+
+def eight_bit_prompt_bytes(bm: int, bn: int, bk: int, stages: int) -> int:
+    """Bytes of a prompt's pipeline in shared memory: a stage has `bk` words of `bn` rows, and as wide `bm` tokens."""
+    return stages * bk * (2 * bn + 4 * bm)
 
 
 def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared: int) -> GemmConfig:

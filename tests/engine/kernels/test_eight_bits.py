@@ -6,7 +6,13 @@ import torch
 from engine.kernels.linear.eight_bit_dequantize import eight_bit_dequantize
 from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
 from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
-from engine.kernels.linear.gemm_configs import eight_bit_gemm_config
+from engine.kernels.linear.eight_bit_prompt import eight_bit_prompt
+from engine.kernels.linear.gemm_configs import (
+    EIGHT_BIT_PROMPT_TILINGS,
+    eight_bit_gemm_config,
+    eight_bit_prompt_bytes,
+    eight_bit_prompt_config,
+)
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, PartialSquares, Scratch
 from engine.kernels.linear.quantize_tokens import quantize_tokens
@@ -94,6 +100,50 @@ def test_few_tokens(ending: int, k: int, kind: type[EightBitWeight]) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    ("tokens", "k", "add", "bulk"),
+    [(41, 100, False, False), (64, 320, True, False), (41, 72, True, True), (70, 192, False, True)],
+)
+@pytest.mark.parametrize("bk", [32, 64])
+def test_a_prompt(tokens: int, k: int, add: bool, bulk: bool, bk: int, kind: type[EightBitWeight]) -> None:
+    """Ragged blocks of tokens and rows, last steps that are not full, both ways to load; nothing else is written."""
+    n, bulk = 100, bulk and (PDL or DEVICE.type == "cpu")
+    x, w = random(tokens + 5, k), kind(weights(n, k))
+    x[tokens:] = torch.nan
+    before = random(tokens + 5, n, seed=9)
+    out = before.clone()
+    eight_bit_prompt(
+        x[:tokens], w.words, w.scales, out[:tokens], GemmConfig(64, bk, 1, 2, 4, bulk=bulk), fp8=w.fp8, bm=32,
+        add=add, pdl=PDL,
+    )  # fmt: skip
+    expected = reference.linear(x[:tokens], w) + (before[:tokens].float() if add else 0.0)
+    torch.testing.assert_close(out[:tokens].float(), expected, **CLOSE)
+    assert torch.equal(out[tokens:], before[tokens:])
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="whole programs of a prompt are for tensor cores")
+@pytest.mark.parametrize(
+    ("tiling", "dtype"),
+    [
+        *((tiling, torch.bfloat16) for tiling, _ in EIGHT_BIT_PROMPT_TILINGS),
+        (EIGHT_BIT_PROMPT_TILINGS[0][0], torch.float16),
+    ],
+)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_tiling_of_a_prompt(
+    kind: type[EightBitWeight], tiling: tuple[int, int, int, int, int], dtype: torch.dtype
+) -> None:
+    """Over more steps than the pipeline has stages."""
+    (bm, bn, bk, stages, warps), n, k = tiling, 400, 1000
+    x, w, before = random(300, k, dtype=dtype), kind(weights(n, k)), random(300, n, dtype=dtype, seed=9)
+    for add, bulk in dict.fromkeys(((False, PDL), (True, PDL), (True, False))):
+        out, config = before.clone(), GemmConfig(bn, bk, 1, stages, warps, bulk=bulk)
+        eight_bit_prompt(x, w.words, w.scales, out, config, fp8=w.fp8, bm=bm, add=add, pdl=PDL)
+        expected = reference.linear(x, w) + (before.float() if add else 0.0)
+        torch.testing.assert_close(out.float(), expected, rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("k", COLUMNS)
 def test_a_matrix_is_dequantized(k: int, kind: type[EightBitWeight]) -> None:
     w = kind(weights(21, k))
@@ -141,6 +191,24 @@ def test_a_pipeline_fits_every_card(bm: int, item: int, shared: int) -> None:
         assert config.stages * (words + 2 * config.bk * bm * item) < shared
     for rows, k, ending in ((12288, 4096, PLAIN), (22016, 4096, GATED), (4096, 11008, RESIDUAL)):
         assert eight_bit_gemm_config(rows, k, ending, bm, 2, 227 << 10).stages >= 3
+
+
+@pytest.mark.parametrize("shared", [64 << 10, 99 << 10, 227 << 10])
+def test_a_prompts_pipeline_fits_every_card(shared: int) -> None:
+    for rows, tokens in ((96, 65), (4096, 256), (4096, 512), (12288, 512), (22016, 1024)):
+        bm, config = eight_bit_prompt_config(rows, tokens, shared, bulk=True)
+        assert eight_bit_prompt_bytes(bm, config.bn, config.bk, config.stages) < shared
+        assert config.stages >= 3
+
+
+def test_a_prompts_programs_fill_the_multiprocessors() -> None:
+    """Small ones where there would be few."""
+    areas = []
+    for rows, tokens in ((4096, 256), (12288, 1024)):
+        bm, config = eight_bit_prompt_config(rows, tokens, 227 << 10, bulk=True)
+        areas.append(bm * config.bn)
+        assert -(-tokens // bm) * -(-rows // config.bn) > 100
+    assert areas[0] < areas[1]
 
 
 @pytest.mark.parametrize("gated", [False, True])

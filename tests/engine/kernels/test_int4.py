@@ -93,6 +93,20 @@ def test_a_prompt(tokens: int, kind: int, form: int) -> None:
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="whole programs of a prompt are for tensor cores")
+@pytest.mark.parametrize("kind", [PLAIN, ADD])
+@pytest.mark.parametrize(("rows", "tokens"), [(4096, 512), (12288, 512), (22016, 512)])
+def test_a_long_prompt(rows: int, tokens: int, kind: int) -> None:
+    """Many programs and steps, so that products are in flight while the next operand is unpacked."""
+    k, shared = 4096, 227 << 10
+    x, w, before = random(tokens, k), int4(rows, k, ZERO), random(tokens, rows, seed=9)
+    bm, config = int4_prompt_config(rows, tokens, shared)
+    out = before.clone()
+    int4_matmul(x, w, out, config, Scratch.allocate(DEVICE, 1, 1), bm=bm, kind=kind, pdl=PDL, tokens=tokens)
+    expected = reference.linear(x, w) + (before.float() if kind == ADD else 0.0)
+    torch.testing.assert_close(out.float(), expected, **CLOSE)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("k", SIZES)
 def test_a_matrix_is_dequantized(k: int, form: int) -> None:

@@ -12,10 +12,12 @@ from engine.config import EngineConfig
 from engine.kernels.linear.eight_bit_dequantize import eight_bit_dequantize
 from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
 from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
+from engine.kernels.linear.eight_bit_prompt import eight_bit_prompt
 from engine.kernels.linear.gemm_configs import (
     FUSED_TOKENS,
     eight_bit_gemm_config,
     eight_bit_gemv_config,
+    eight_bit_prompt_config,
     fit_shared_memory,
     gemm_config,
     gemv_config,
@@ -33,7 +35,8 @@ from engine.model.int4_weight import Int4Weight
 from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
-INT4_PROMPT_TOKENS = 1024  # up to which our GEMM reads 4-bit weights as they are; for more they are dequantized first
+# Up to which our GEMM reads quantized weights as they are; for more tokens they are dequantized first.
+EIGHT_BIT_PROMPT_TOKENS = INT4_PROMPT_TOKENS = 1024
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 
 
@@ -41,7 +44,7 @@ class Linear:
     """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
     The ending GATED is the gated product: of SiLU, or with `gelu` of GELU. `layer` is a linear module of the model.
-    `scaled`: for many tokens and fp8 weights, which without it are dequantized.
+    `scaled`: for many tokens and fp8 weights, which without it are multiplied as int8 ones are.
     Inputs and outputs are contiguous, in the model's dtype unless said.
     """
 
@@ -158,22 +161,31 @@ class Linear:
             self.small_gemm(padded(x), layer, padded(out), token_block(tokens))
         elif self.is_scaled(layer, tokens):
             self.scaled_gemm(x, layer, out)
-        elif not self._int4_prompt(x, layer, out, PLAIN):
+        elif not self._quantized_prompt(x, layer, out, add=False):
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
         """Many tokens: h += x · weightᵀ. Not for layers whose product `is_scaled`."""
-        if not self._int4_prompt(x, layer, h, ADD):
+        if not self._quantized_prompt(x, layer, h, add=True):
             h.addmm_(x, self._dequantized(layer).T)
 
-    def _int4_prompt(self, x: Tensor, layer: nn.Module, out: Tensor, kind: int) -> bool:
-        """Whether our GEMM computed the product, from 4-bit weights as they are; else cuBLAS is to do it."""
+    def _quantized_prompt(self, x: Tensor, layer: nn.Module, out: Tensor, *, add: bool) -> bool:
+        """Whether our GEMM computed the product, from quantized weights as they are; else cuBLAS is to do it."""
         weight, tokens = weight_of(layer), x.shape[0]
-        if not isinstance(weight, Int4Weight) or tokens > INT4_PROMPT_TOKENS:
-            return False
-        bm, config = int4_prompt_config(weight.shape[0], tokens, self._shared_bytes)
-        int4_matmul(x, weight, out, config, self._scratch, bm=bm, kind=kind, pdl=self._pdl, tokens=tokens)
-        return True
+        rows, k = weight.shape
+        if isinstance(weight, Int4Weight) and tokens <= INT4_PROMPT_TOKENS:
+            bm, config = int4_prompt_config(rows, tokens, self._shared_bytes)
+            int4_matmul(
+                x, weight, out, config, self._scratch, bm=bm, kind=ADD if add else PLAIN, pdl=self._pdl, tokens=tokens
+            )
+            return True
+        # The tensor cores have no products of float32 numbers, so our GEMM would be slow.
+        if isinstance(weight, EightBitWeight) and tokens <= EIGHT_BIT_PROMPT_TOKENS and x.element_size() == 2:
+            bulk = self._pdl and k % 8 == 0  # bulk copies take rows of whole 16 bytes
+            bm, config = eight_bit_prompt_config(rows, tokens, self._shared_bytes, bulk=bulk)
+            eight_bit_prompt(x, weight.words, weight.scales, out, config, fp8=weight.fp8, bm=bm, add=add, pdl=self._pdl)
+            return True
+        return False
 
     def is_scaled(self, layer: nn.Module, tokens: int) -> bool:
         """Whether `gemm` multiplies 8 bits both ways: fp8 weights and many tokens."""
