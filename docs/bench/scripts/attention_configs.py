@@ -96,7 +96,8 @@ def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
         changes += [{"target_splits": each} for each in (*targets, cell.rows) if cell.rows <= each <= MAX_TARGET]
     else:
         changes += [{"target_splits": each} for each in targets if 4 <= each <= 32]
-        changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= 64]
+    most = 64 if cell.fused else 256  # tokens: registers hold a single row's
+    changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= most]
     changes += [{"stages": c.stages + 1}, {"stages": max(1, c.stages - 1)}]
     changes += [{"warps": min(8, c.warps * 2)}, {"warps": max(1, c.warps // 2)}]
     found = [replace(best, config=replace(c, **change)) for change in changes]
@@ -134,6 +135,7 @@ def _batch(cell: Share, now: Candidate) -> list[Candidate]:
         programs = [each for pair in zip(programs, rest, strict=False) for each in pair] + programs[len(rest) :]
     least = now.config.min_tiles
     return [
+        *(replace(now, config=replace(now.config, early_tiles=each)) for each in (2, 1, 4)),
         *(replace(now, config=replace(now.config, target_splits=each)) for each in targets),
         *(Candidate(SplitConfig(target, tile, w, s, lanes, least)) for lanes, tile, w, s in programs),
         *(Candidate(SplitConfig(each, *programs[0][1:], programs[0][0], least)) for each in targets),

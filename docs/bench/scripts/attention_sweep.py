@@ -158,8 +158,8 @@ def human(cell: Share, context: int, measured: dict[str, object]) -> str:
     now, bare, top = measured.get("present_us"), measured.get("products_us"), measured.get("top")
     if not isinstance(now, float) or not isinstance(bare, float) or not isinstance(top, list):
         return f"{name} {measured.get('error')}"
-    parts = [f"products {bare:.2f} us, present {now:.2f} (+{now - bare:.2f}) {present(cell)}"]
-    parts += [f"{each['us']:.2f} (+{each['us'] - bare:.2f}) {each['what']}" for each in top]
+    parts = [f"products {bare:.2f} us, present {now:.2f} ({now - bare:+.2f}) {present(cell)}"]
+    parts += [f"{each['us']:.2f} ({each['us'] - bare:+.2f}) {each['what']}" for each in top]
     return f"{name} " + " | ".join(parts)
 
 
