@@ -153,23 +153,26 @@ def decode_attention_kernel(
             at = tl.maximum(tl.minimum((first_tile + e) * TILE + t, tl.minimum(end_tile * TILE, pos) - 1), 0)
             prefetch_tile(k_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
             prefetch_tile(v_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
+    has_new = split == 0  # the new token itself belongs to the first split
+    new_page = tl.load(table + pos // PAGE, mask=live_slot & has_new, other=0).to(tl.int64)
     grid_wait(PDL)
     launch_dependents(PDL)
+    # All loads come first: none passes the barriers that exchange the rotated query between warps.
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
     g = tl.arange(0, GP)
     q_heads = new + (head * G + g)[:, None] * D
     is_query = within_head(g[:, None] < G, pair[None, :], D // 2, DB // 2)
     q_even = tl.load(q_heads + 2 * pair[None, :], mask=is_query, other=0.0).to(tl.float32)
     q_odd = tl.load(q_heads + 2 * pair[None, :] + 1, mask=is_query, other=0.0).to(tl.float32)
-    q_even, q_odd = rotate(q_even, q_odd, c[None, :], s[None, :])
-    # Plain torch rounds the rotated query and key to the model's dtype; so do we, and scale in float32 afterwards.
-    q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty)
     k_new = new + (G * H + head) * D
     k_even = load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
     k_odd = load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+    v = load_head(new + (G * H + H + head) * D + d, d, D, DB)
+    q_even, q_odd = rotate(q_even, q_odd, c[None, :], s[None, :])
+    # Plain torch rounds the rotated query and key to the model's dtype; so do we, and scale in float32 afterwards.
+    q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty)
     k_even, k_odd = rotate(k_even, k_odd, c, s)
     k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
-    v = load_head(new + (G * H + H + head) * D + d, d, D, DB)
     if SCALED:
         k_codes, k_scale_new = quantize_vectors(k.to(tl.float32), 0)
         v_codes, v_scale_new = quantize_vectors(v.to(tl.float32), 0)
@@ -182,16 +185,14 @@ def decode_attention_kernel(
         stored_v = rounded_to(v, v_cache.dtype.element_ty)
         k = stored_k
         v = stored_v
-    if live_slot & (split == 0):
-        page_id = tl.load(table + pos // PAGE).to(tl.int64)
-        new_at = page_id * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
+    if live_slot & has_new:
+        new_at = new_page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
         store_head(k_cache + new_at, stored_k, d, D, DB)
         store_head(v_cache + new_at, stored_v, d, D, DB)
         if SCALED:
             both = (bf16_bits(k_scale_new) & 0xFFFF) | (bf16_bits(v_scale_new) << 16)
-            tl.store(scales + page_id * scale_stride + head * PAGE + pos % PAGE, both)
+            tl.store(scales + new_page * scale_stride + head * PAGE + pos % PAGE, both)
     q32 = q.to(tl.float32)
-    has_new = split == 0  # the new token itself belongs to the first split
     new_score = tl.where(has_new, soft_cap(tl.sum(q32 * k.to(tl.float32)[None, :], 1) * scale, CAP), -1.0e30)
     if GP == 1:
         # One query: no matrix product. Each lane of a tile has its own softmax; the lanes are merged after the loop.

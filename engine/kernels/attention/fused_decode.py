@@ -142,23 +142,22 @@ def fused_decode_value_proj_kernel(
                 early = early + ((kt, vt, mask),)
             c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
             s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
+            new_page = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
             grid_wait(PDL)
             launch_dependents(PDL)
-            q_even, q_odd = rotate(
-                load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
-                load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
-            )  # fmt: skip
-            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
+            # All loads come first: none passes the barriers that exchange the rotated query between warps.
             k_new = qkv + (HQ + kv_head) * D
-            k_even, k_odd = rotate(
-                load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
-                load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
-            )  # fmt: skip
+            q_even = load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
+            q_odd = load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+            k_even = load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
+            k_odd = load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+            q_even, q_odd = rotate(q_even, q_odd, c, s)
+            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
+            k_even, k_odd = rotate(k_even, k_odd, c, s)
             k = rounded_to(tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty), k_cache.dtype.element_ty)
             has_new = split == 0  # the new token belongs to the first split
             if live & has_new & (head % (HQ // HKV) == 0):
-                page_id = tl.load(table + pos // PAGE).to(tl.int64)
-                new_at = page_id * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
+                new_at = new_page * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
                 store_head(k_cache + new_at + d, k, d, D, DB)
             new_score = tl.where(has_new, soft_cap(tl.sum(q * k.to(tl.float32), 0) * scale, CAP), -1.0e30)
             m = tl.full([TILE], -1.0e30, tl.float32)
