@@ -89,6 +89,22 @@ def online_softmax_weights(score, mask, m, denom, MASKED: tl.constexpr):
 
 
 @triton.jit
+def prefetch_tile(
+    cache, table, at, head, page_stride, token_stride, head_stride,
+    PAGE: tl.constexpr, DB: tl.constexpr,
+):  # fmt: skip
+    """Ask the L2 cache for the vectors of the positions `at` [T]. It is a hint, so it changes no result."""
+    LINE: tl.constexpr = 1024 // cache.dtype.element_ty.primitive_bitwidth  # elements in 128 bytes
+    line = tl.arange(0, max(1, DB // LINE)) * LINE
+    page_ids = tl.load(table + at // PAGE).to(tl.int64)
+    base = page_ids * page_stride + (at % PAGE) * token_stride + head * head_stride
+    address = (cache + base[:, None] + line[None, :]).to(tl.int64, bitcast=True)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
     prefixes, prefix_out, prefix_stats, table_stride, page_stride, token_stride, head_stride, scales, scale_stride,
@@ -96,14 +112,15 @@ def decode_attention_kernel(
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PREFIX: tl.constexpr, PARTS: tl.constexpr,
-    PACKED: tl.constexpr, PDL: tl.constexpr,
+    PACKED: tl.constexpr, EARLY_TILES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for each kv head and each item of the work list. Pointers: see `decode_attention`.
 
     H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`; DB: D
     padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts; PACKED:
-    caches of 8 bits, read two elements at a time. `scale` is the scores' factor times log2(e), and `one` is 1.0.
+    caches of 8 bits, read two elements at a time; EARLY_TILES: of a split, asked for before the query exists. `scale`
+    is the scores' factor times log2(e), and `one` is 1.0.
     """
     head = tl.program_id(0)
     item = tl.program_id(1)  # the slower grid index, so that programs without an item start last
@@ -130,23 +147,32 @@ def decode_attention_kernel(
     end_tile = tl.minimum(first_tile + tiles_per_split, tl.cdiv(pos, TILE))
     c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
     s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
+    if PDL:
+        # These keys and values are of earlier steps, so their wait overlaps with that for the query.
+        for e in tl.static_range(EARLY_TILES):
+            at = tl.maximum(tl.minimum((first_tile + e) * TILE + t, tl.minimum(end_tile * TILE, pos) - 1), 0)
+            prefetch_tile(k_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
+            prefetch_tile(v_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
+    has_new = split == 0  # the new token itself belongs to the first split
+    new_page = tl.load(table + pos // PAGE, mask=live_slot & has_new, other=0).to(tl.int64)
     grid_wait(PDL)
     launch_dependents(PDL)
+    # All loads come first: none passes the barriers that exchange the rotated query between warps.
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
     g = tl.arange(0, GP)
     q_heads = new + (head * G + g)[:, None] * D
     is_query = within_head(g[:, None] < G, pair[None, :], D // 2, DB // 2)
     q_even = tl.load(q_heads + 2 * pair[None, :], mask=is_query, other=0.0).to(tl.float32)
     q_odd = tl.load(q_heads + 2 * pair[None, :] + 1, mask=is_query, other=0.0).to(tl.float32)
-    q_even, q_odd = rotate(q_even, q_odd, c[None, :], s[None, :])
-    # Plain torch rounds the rotated query and key to the model's dtype; so do we, and scale in float32 afterwards.
-    q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty)
     k_new = new + (G * H + head) * D
     k_even = load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
     k_odd = load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+    v = load_head(new + (G * H + H + head) * D + d, d, D, DB)
+    q_even, q_odd = rotate(q_even, q_odd, c[None, :], s[None, :])
+    # Plain torch rounds the rotated query and key to the model's dtype; so do we, and scale in float32 afterwards.
+    q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty)
     k_even, k_odd = rotate(k_even, k_odd, c, s)
     k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
-    v = load_head(new + (G * H + H + head) * D + d, d, D, DB)
     if SCALED:
         k_codes, k_scale_new = quantize_vectors(k.to(tl.float32), 0)
         v_codes, v_scale_new = quantize_vectors(v.to(tl.float32), 0)
@@ -159,16 +185,14 @@ def decode_attention_kernel(
         stored_v = rounded_to(v, v_cache.dtype.element_ty)
         k = stored_k
         v = stored_v
-    if live_slot & (split == 0):
-        page_id = tl.load(table + pos // PAGE).to(tl.int64)
-        new_at = page_id * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
+    if live_slot & has_new:
+        new_at = new_page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
         store_head(k_cache + new_at, stored_k, d, D, DB)
         store_head(v_cache + new_at, stored_v, d, D, DB)
         if SCALED:
             both = (bf16_bits(k_scale_new) & 0xFFFF) | (bf16_bits(v_scale_new) << 16)
-            tl.store(scales + page_id * scale_stride + head * PAGE + pos % PAGE, both)
+            tl.store(scales + new_page * scale_stride + head * PAGE + pos % PAGE, both)
     q32 = q.to(tl.float32)
-    has_new = split == 0  # the new token itself belongs to the first split
     new_score = tl.where(has_new, soft_cap(tl.sum(q32 * k.to(tl.float32)[None, :], 1) * scale, CAP), -1.0e30)
     if GP == 1:
         # One query: no matrix product. Each lane of a tile has its own softmax; the lanes are merged after the loop.
@@ -363,6 +387,6 @@ def decode_attention(
         H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
         SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
-        PREFIX=prefix is not None, PARTS=MAX_PARTS, PACKED=is_packed(k_cache), PDL=pdl,
-        num_warps=config.warps, launch_pdl=pdl,
+        PREFIX=prefix is not None, PARTS=MAX_PARTS, PACKED=is_packed(k_cache),
+        EARLY_TILES=config.early_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -40,20 +40,39 @@ from engine.model.eight_bit_weight import EightBitWeight
 
 
 @triton.jit
+def load_tile(
+    k_cache, v_cache, table, at, end, pos, kv_head, page_stride, token_stride, head_stride,
+    D: tl.constexpr, PAGE: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Keys and values [T, DB] of the positions `at` [T] before `end` and within the window of `pos`; their mask."""
+    d = tl.arange(0, DB)
+    mask = at < end
+    if WINDOW > 0:
+        mask = mask & (at > pos - WINDOW)
+    page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
+    base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+    present = within_head(mask[:, None], d[None, :], D, DB)
+    kt = tl.load(k_cache + base[:, None] + d[None, :], mask=present, other=0.0)
+    vt = tl.load(v_cache + base[:, None] + d[None, :], mask=present, other=0.0)
+    return kt, vt, mask
+
+
+@triton.jit
 def fused_decode_value_proj_kernel(
     qkv, h, gain, weight, weight_scales, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, value_weight,
     partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     TABLE: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, MIN_TILES: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr,
-    FP8: tl.constexpr, PDL: tl.constexpr,
+    FP8: tl.constexpr, EARLY_TILES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """HQ · SPLITS programs attend, one split of one head each; the rest project ROWS elements of the value each.
 
     Pointers: see `fused_decode_value_proj`. BITS: of a weight, 16 or 8, which are int8 or FP8 and have scales; K: width
     of h, read BLOCK at a time (with 8 bits BLOCK lines of 64); HQ query heads, HKV kv heads; D: head
     dim; PAGE: page size; TABLE: stride of tables; TILE: positions read at once; DB: D padded; WINDOW: 0 for
-    none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e).
+    none; CAP: see `soft_cap`; EARLY_TILES: tiles of a split read before the query exists. `scale` is the scores'
+    factor times log2(e).
     """
     program = tl.program_id(0)
     row = tl.load(slot_rows)
@@ -113,41 +132,46 @@ def fused_decode_value_proj_kernel(
             d = tl.arange(0, DB)
             pair = tl.arange(0, DB // 2)
             t = tl.arange(0, TILE)
+            # These keys and values are of earlier steps, so their wait overlaps with that for the query.
+            early = ()
+            for e in tl.static_range(EARLY_TILES):
+                kt, vt, mask = load_tile(
+                    k_cache, v_cache, table, (first_tile + e) * TILE + t, tl.minimum(pos, end_tile * TILE), pos,
+                    kv_head, page_stride, token_stride, head_stride, D, PAGE, DB, WINDOW,
+                )  # fmt: skip
+                early = early + ((kt, vt, mask),)
             c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
             s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
+            new_page = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
             grid_wait(PDL)
             launch_dependents(PDL)
-            q_even, q_odd = rotate(
-                load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
-                load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
-            )  # fmt: skip
-            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
+            # All loads come first: none passes the barriers that exchange the rotated query between warps.
             k_new = qkv + (HQ + kv_head) * D
-            k_even, k_odd = rotate(
-                load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
-                load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
-            )  # fmt: skip
+            q_even = load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
+            q_odd = load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+            k_even = load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
+            k_odd = load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
+            q_even, q_odd = rotate(q_even, q_odd, c, s)
+            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
+            k_even, k_odd = rotate(k_even, k_odd, c, s)
             k = rounded_to(tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty), k_cache.dtype.element_ty)
             has_new = split == 0  # the new token belongs to the first split
             if live & has_new & (head % (HQ // HKV) == 0):
-                page_id = tl.load(table + pos // PAGE).to(tl.int64)
-                new_at = page_id * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
+                new_at = new_page * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
                 store_head(k_cache + new_at + d, k, d, D, DB)
             new_score = tl.where(has_new, soft_cap(tl.sum(q * k.to(tl.float32), 0) * scale, CAP), -1.0e30)
             m = tl.full([TILE], -1.0e30, tl.float32)
             denom = tl.zeros([TILE], tl.float32)
             acc = tl.zeros([TILE, DB], tl.float32)
             scaled_q = (q * scale)[None, :]
-            for tile in tl.range(first_tile, end_tile, num_stages=STAGES):
-                at = tile * TILE + t
-                mask = at < pos
-                if WINDOW > 0:
-                    mask = mask & (at > pos - WINDOW)
-                page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
-                base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-                present = within_head(mask[:, None], d[None, :], D, DB)
-                kt = tl.load(k_cache + base[:, None] + d[None, :], mask=present, other=0.0)
-                vt = tl.load(v_cache + base[:, None] + d[None, :], mask=present, other=0.0)
+            for e in tl.static_range(EARLY_TILES):
+                kt, vt, mask = early[e]
+                m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False, CAP)
+            for tile in tl.range(first_tile + EARLY_TILES, end_tile, num_stages=STAGES):
+                kt, vt, mask = load_tile(
+                    k_cache, v_cache, table, tile * TILE + t, pos, pos, kv_head, page_stride, token_stride,
+                    head_stride, D, PAGE, DB, WINDOW,
+                )  # fmt: skip
                 m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False, CAP)
             top = tl.maximum(tl.max(m, 0), new_score)
             lane_scale = tl.exp2(m - top)
@@ -168,8 +192,8 @@ def fused_decode_value_proj_kernel(
                 arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
                 if arrived == num_splits - 1:
                     tl.store(counters + head, 0)
+                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")  # waits beside the splits' loads
                     y, mass, split_scale = combine_splits(partial_out, partial_stats, head, num_splits, DB, SPLITS)
-                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")
                     p_first = p_first * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, split_scale, 0.0), 0)
                     store_head(out + head * D + d, (y / mass).to(out.dtype.element_ty), d, D, DB)
                     tl.store(value_weight + head, p_first / mass)
@@ -229,5 +253,6 @@ def fused_decode_value_proj(
         TABLE=tables.stride(0), TILE=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
         MIN_TILES=config.min_tiles, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
         ROWS=rows, BITS=8 if isinstance(weight, EightBitWeight) else 16,
-        FP8=isinstance(weight, EightBitWeight) and weight.fp8, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
+        FP8=isinstance(weight, EightBitWeight) and weight.fp8,
+        EARLY_TILES=config.early_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

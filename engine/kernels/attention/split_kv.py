@@ -116,7 +116,9 @@ class SplitConfig:
 
     `target_splits`: splits of all contexts together, half as many again where lengths differ much. `tile_tokens`:
     positions of a tile. `min_tiles`: tiles of the shortest split. `lanes`: queries of a matrix product, the heads of a
-    group padded to it; 1: no matrix product; None: by the group's size. `warps`, `stages`: Triton's.
+    group padded to it; 1: no matrix product; None: by the group's size. `warps`, `stages`: Triton's. `early_tiles`:
+    tiles of a split read before the query exists: `fused_decode.py` keeps them in registers, `decode_attention.py` asks
+    the L2 cache for them.
     """
 
     target_splits: int
@@ -125,6 +127,7 @@ class SplitConfig:
     stages: int = 2
     lanes: int | None = None
     min_tiles: int = 1
+    early_tiles: int = 0
 
     def max_work_items(self, slots: int) -> int:
         """Upper bound on splits for `slots` sequences; the last split of each may be partial."""

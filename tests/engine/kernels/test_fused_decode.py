@@ -36,6 +36,13 @@ def test_a_cache_in_fp8(kind: type[EightBitWeight] | None) -> None:
     check(2, 2, 37, 2, 1, kind, torch.float8_e4m3fn)
 
 
+@pytest.mark.parametrize("early_tiles", [1, 3])
+@pytest.mark.parametrize("position", [0, 37, 90])
+def test_tiles_that_are_read_before_the_query(position: int, early_tiles: int) -> None:
+    """Some splits have fewer tiles than are read early, and some have more."""
+    check(6, 2, position, 2, 1, None, early_tiles=early_tiles)
+
+
 def check(
     heads: int,
     kv_heads: int,
@@ -44,6 +51,7 @@ def check(
     min_tiles: int,
     kind: type[EightBitWeight] | None,
     storage: torch.dtype | None = None,
+    early_tiles: int = 0,
 ) -> None:
     row = 2
     ours, theirs = Cache(kv_heads, storage), Cache(kv_heads, storage)
@@ -70,7 +78,8 @@ def check(
         qkv, h, gain, wqkv, k_cache, v_cache, torch.tensor([row], dtype=torch.int32, device=DEVICE),
         positions, ours.tables, ours.cos, ours.sin, out, value_weight, torch.empty(heads * splits * DIM, device=DEVICE),
         torch.empty(heads * splits * 2, device=DEVICE), partial_weight, counters, heads=heads, eps=EPS,
-        config=SplitConfig(splits, tile_tokens=16, min_tiles=min_tiles), block=128, first_row=num_qk_rows, pdl=PDL,
+        config=SplitConfig(splits, tile_tokens=16, min_tiles=min_tiles, early_tiles=early_tiles), block=128,
+        first_row=num_qk_rows, pdl=PDL,
     )  # fmt: skip
     torch.testing.assert_close(qkv, expected_qkv, **CLOSE)
     torch.testing.assert_close(k_cache.to(DTYPE), theirs.k, **CLOSE)

@@ -1,0 +1,142 @@
+"""Configurations of decode attention to try at a rank's share of the heads: shapes, the present rule, candidates.
+
+It knows integers only; attention_sweep.py measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from engine.bench.random_model import spec
+from engine.distributed.tensor_parallel import kv_heads
+from engine.kernels.attention.split_kv import SplitConfig
+from engine.runner.cuda.batch.input_batch import BatchShape
+from engine.runner.cuda.layers.attention import CudaAttention
+
+MAX_TARGET = 4096  # splits of all rows together
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A rank's heads of a model over `world` ranks, for steps of `rows` rows; dim: width of the residual stream."""
+
+    model: str
+    world: int
+    rows: int
+    dim: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def fused(self) -> bool:
+        """Whether attention projects the value."""
+        return self.rows == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """`block`: columns of a value's weights that are read at a time; of one row only."""
+
+    config: SplitConfig
+    block: int = 1024
+
+    def __str__(self) -> str:
+        c = self.config
+        parts = [
+            f"{c.target_splits} splits",
+            f"tile {c.tile_tokens}",
+            f"w{c.warps}",
+            f"s{c.stages}",
+            f"min {c.min_tiles}",
+        ]
+        parts += [f"lanes {c.lanes}"] if c.lanes else []
+        parts += [f"early {c.early_tiles}"] if c.early_tiles else []
+        return " ".join(parts + ([f"block {self.block}"] if self.block != 1024 else []))
+
+    @property
+    def compiled(self) -> Candidate:
+        """The one of those with the same program; a batch's split is read on the device."""
+        return replace(self, config=replace(self.config, target_splits=1, min_tiles=1))
+
+
+def share(name: str, rows: int, scale: int = 1) -> Share:
+    """Of `name`, as 70b/8: model and world size. `scale` divides the sizes, for a trial on a CPU."""
+    model, _, world = name.partition("/")
+    shape, ranks = spec(model), int(world)
+    heads, kv = shape.n_heads // ranks, kv_heads(shape, ranks)
+    group, kv = heads // kv, max(1, kv // scale)
+    return Share(model, ranks, rows, shape.dim // scale, kv * group, kv, shape.head_dim)
+
+
+def present(cell: Share) -> Candidate:
+    """What the engine uses now on a GPU with 16-bit caches and much shared memory."""
+    pages = SimpleNamespace(k=[torch.empty(0, dtype=torch.bfloat16)])
+    layer: Any = SimpleNamespace(
+        _gpu=True, _takes_large_tiles=True, kv=pages, heads=cell.heads, kv_heads=cell.kv_heads, head_dim=cell.head_dim
+    )
+    return Candidate(CudaAttention._split_config(layer, BatchShape(cell.rows, 0)))
+
+
+def candidates(cell: Share, now: Candidate) -> list[Candidate]:
+    """The present one, then about twenty that differ much, the most promising first."""
+    return list(dict.fromkeys([now, *(_single_row() if cell.fused else _batch(cell, now))]))
+
+
+def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
+    """Those that differ from the best so far in one respect."""
+    c = best.config
+    changes: list[dict[str, int]] = [{"min_tiles": c.min_tiles * 2}, {"min_tiles": max(1, c.min_tiles // 2)}]
+    targets = [c.target_splits * 2, c.target_splits // 2]
+    if not cell.fused:
+        changes += [{"target_splits": each} for each in (*targets, cell.rows) if cell.rows <= each <= MAX_TARGET]
+    else:
+        changes += [{"target_splits": each} for each in targets if 4 <= each <= 32]
+    most = 64 if cell.fused else 256  # tokens: registers hold a single row's
+    changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= most]
+    changes += [{"stages": c.stages + 1}, {"stages": max(1, c.stages - 1)}]
+    changes += [{"warps": min(8, c.warps * 2)}, {"warps": max(1, c.warps // 2)}]
+    found = [replace(best, config=replace(c, **change)) for change in changes]
+    if cell.fused:
+        found += [replace(best, block=512), replace(best, block=2048)]
+    return [each for each in dict.fromkeys(found) if each != best]
+
+
+def _single_row() -> list[Candidate]:
+    """Splits, tile, warps, stages, shortest split in tiles, tiles read early."""
+    numbers = [
+        (16, 16, 4, 3, 4, 4), (16, 16, 4, 3, 4, 2), (16, 16, 4, 3, 2, 2), (16, 16, 4, 3, 4, 1),
+        (16, 16, 8, 3, 4, 4), (16, 16, 4, 3, 2, 0), (8, 16, 4, 3, 4, 4), (8, 16, 8, 3, 4, 4),
+        (16, 32, 4, 2, 2, 2), (16, 32, 8, 2, 2, 2), (16, 16, 2, 3, 4, 2), (16, 16, 4, 3, 8, 4),
+        (32, 16, 4, 3, 2, 2), (16, 64, 8, 2, 1, 1), (16, 16, 8, 3, 4, 0), (16, 16, 2, 3, 4, 0),
+        (16, 32, 4, 2, 2, 0), (4, 32, 8, 3, 4, 2), (16, 16, 4, 2, 4, 0), (16, 16, 4, 4, 4, 0),
+        (8, 16, 4, 3, 4, 0), (32, 16, 4, 3, 2, 0), (16, 64, 8, 2, 1, 0), (16, 16, 4, 3, 8, 0),
+    ]  # fmt: skip
+    return [
+        Candidate(SplitConfig(splits, tile, warps, stages, min_tiles=least, early_tiles=early))
+        for splits, tile, warps, stages, least, early in numbers
+    ]
+
+
+def _batch(cell: Share, now: Candidate) -> list[Candidate]:
+    """Present lengths of splits with other programs, then half and twice as many splits."""
+    target = now.config.target_splits
+    targets = [each for each in (target // 2, target * 2) if cell.rows <= each <= MAX_TARGET]
+    products = [(32, 4, 2), (64, 4, 2), (16, 2, 4), (64, 2, 3), (32, 2, 3), (64, 4, 3), (32, 4, 3), (16, 2, 3),
+                (64, 8, 2), (64, 2, 2)]  # fmt: skip
+    single = [(16, 2, 4), (32, 2, 3), (32, 4, 2), (16, 1, 3), (16, 4, 3), (16, 2, 2), (32, 4, 3), (64, 4, 2)]
+    programs = [(None if cell.heads != cell.kv_heads else 16, *each) for each in products]
+    if cell.heads == cell.kv_heads:
+        rest = [(None, *each) for each in single]
+        programs = [each for pair in zip(programs, rest, strict=False) for each in pair] + programs[len(rest) :]
+    least = now.config.min_tiles
+    return [
+        *(replace(now, config=replace(now.config, early_tiles=each)) for each in (2, 1, 4)),
+        *(replace(now, config=replace(now.config, target_splits=each)) for each in targets),
+        *(Candidate(SplitConfig(target, tile, w, s, lanes, least)) for lanes, tile, w, s in programs),
+        *(Candidate(SplitConfig(each, *programs[0][1:], programs[0][0], least)) for each in targets),
+    ]
