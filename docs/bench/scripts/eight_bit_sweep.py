@@ -118,7 +118,7 @@ def product(weights: Sequence[Tensor | EightBitWeight], kind: int, tokens: int) 
             )  # fmt: skip
         else:
             matmul(
-                x, weight, out, gemm_config(rows, k, kind, bm, weight.element_size(), bulk=PDL), scratch, bm=bm,
+                x, weight, out, gemm_config(rows, k, kind, bm, weight.element_size()), scratch, bm=bm,
                 kind=kind, norm=norm, eps=1e-5, gain=gain, scaled=scaled, squares_out=squares, pdl=PDL,
             )  # fmt: skip
 

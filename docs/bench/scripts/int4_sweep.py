@@ -119,7 +119,7 @@ class Product:
         out, scaled = (torch.zeros(bm, n, dtype=self.dtype, device=self.device) for _ in range(2))
         squares = torch.zeros(-(-n // 16), bm, device=self.device)
         item = self.plain[0].element_size()
-        tiling = gemm_config(self.rows, self.k, self.kind, bm, item, bulk=self.pdl)
+        tiling = gemm_config(self.rows, self.k, self.kind, bm, item)
         tiling = fit_shared_memory(tiling, self.kind, bm, item, SHARED_MEMORY)
 
         def plain(layer: int) -> None:

@@ -87,7 +87,7 @@ def present(cell: Cell, item: int, *, bulk: bool) -> Tiling:
     """What the engine uses now; `item`: bytes of a weight, `bulk`: the GPU has bulk copies."""
     if cell.tokens == 1:
         return GemvTiling(*gemv_config(cell.k, cell.kind), two_rows=cell.kind != GATED)
-    config = gemm_config(cell.rows, cell.k, cell.kind, cell.bm, item, bulk=bulk)
+    config = gemm_config(cell.rows, cell.k, cell.kind, cell.bm, item)
     return fit_shared_memory(config, cell.kind, cell.bm, item, SHARED_MEMORY)
 
 

@@ -17,40 +17,37 @@ from engine.kernels.collectives.signals import lanes, put_signal, wait_signals
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 
-@triton.jit(do_not_specialize=["seq", "first", "own"])
+@triton.jit(do_not_specialize=["seq", "tokens"])
 def two_shot_all_reduce_kernel(
-    partial_sums, flags, epoch, done, h, gain, out, seq, first, own, eps,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, NORM: tl.constexpr, WHOLE: tl.constexpr,
-    RANK: tl.constexpr, WORLD: tl.constexpr, LANES: tl.constexpr, PDL: tl.constexpr,
+    partial_sums, flags, epoch, done, h, gain, out, seq, tokens, eps,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, WHOLE: tl.constexpr, RANK: tl.constexpr,
+    WORLD: tl.constexpr, LANES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """This rank's `own` tokens from `first`, of width DIM <= BLOCK, GROUP at a time, shared out among the programs.
+    """One of this rank's tokens, of width DIM <= BLOCK, per program. Pointers: see `two_shot_all_reduce`.
 
-    Pointers: see `two_shot_all_reduce`. done int32 [1]: how many programs have written their results; 0 before and
-    after.
+    done int32 [1]: how many programs have written their results; 0 before and after.
     """
-    d = tl.arange(0, BLOCK)[None, :]
+    i = (tl.cdiv(tokens, WORLD) * RANK + tl.program_id(0)).to(tl.int64)
+    d = tl.arange(0, BLOCK)
     g = tl.load(gain + d, mask=d < DIM, other=0.0).to(tl.float32)
     grid_wait(PDL)
     launch_dependents(PDL)
     if tl.program_id(0) == 0:
         put_signal(flags, epoch, seq, RANK, WORLD)
+    mask = (d < DIM) & (i < tokens)
+    value = tl.load(h[RANK] + i * DIM + d, mask=mask, other=0.0).to(tl.float32)
     wait_signals(flags, epoch, seq, RANK, WORLD, LANES)
-    for start in range(tl.program_id(0) * GROUP, own, tl.num_programs(0) * GROUP):
-        i = (start + tl.arange(0, GROUP))[:, None]
-        mask = (i < own) & (d < DIM)
-        at = (first + i).to(tl.int64) * DIM + d
-        value = tl.load(h[RANK] + at, mask=mask, other=0.0).to(tl.float32)
+    for other in tl.static_range(WORLD):
+        value += tl.load(partial_sums[other] + i * DIM + d, mask=mask, other=0.0, cache_modifier=".cg").to(tl.float32)
+    stored = value.to(h[RANK].dtype.element_ty)
+    for other in tl.static_range(WORLD):
+        if WHOLE or other == RANK:
+            tl.store(h[other] + i * DIM + d, stored, mask=mask)
+    if NORM:
+        value = stored.to(tl.float32)
+        value = value * tl.rsqrt(tl.sum(value * value, 0) / DIM + eps) * g
         for other in tl.static_range(WORLD):
-            value += tl.load(partial_sums[other] + at, mask=mask, other=0.0, cache_modifier=".cg").to(tl.float32)
-        stored = value.to(h[RANK].dtype.element_ty)
-        for other in tl.static_range(WORLD):
-            if WHOLE or other == RANK:
-                tl.store(h[other] + at, stored, mask=mask)
-        if NORM:
-            value = stored.to(tl.float32)
-            value = value * tl.rsqrt(tl.sum(value * value, 1) / DIM + eps)[:, None] * g
-            for other in tl.static_range(WORLD):
-                tl.store(out[other] + at, value.to(out[other].dtype.element_ty), mask=mask)
+            tl.store(out[other] + i * DIM + d, value.to(out[other].dtype.element_ty), mask=mask)
     tl.debug_barrier()  # all threads have written before one of them says so
     if tl.atomic_add(done, 1, sem="acq_rel", scope="sys") == tl.num_programs(0) - 1:
         tl.atomic_xchg(done, 0)
@@ -63,31 +60,25 @@ def two_shot_all_reduce(
     partial_sums: tuple[torch.Tensor, ...],
     h: tuple[torch.Tensor, ...],
     gain: torch.Tensor,
-    rows: slice,
+    tokens: int,
     seq: int,
     *,
     out: tuple[torch.Tensor, ...] | None = None,
     whole: bool = False,
     eps: float = 0.0,
-    max_programs: int | None = None,
     pdl: bool = False,
 ) -> None:
-    """`all_reduce` of the tokens in `rows`, as numbers `seq` and seq + 1. Each rank does an equal run of them.
+    """`all_reduce` number `seq` and seq + 1, of which each rank does cdiv(tokens, world size) tokens, in rank order.
 
-    partial_sums, h, out: of every rank, [tokens, dim]. On all ranks out = RMSNorm(h) · gain. A rank's h is right for
-    its own tokens alone, and that is all that the next call reads; with `whole` it is right for all. `max_programs`
-    leaves multiprocessors to another kernel.
+    partial_sums, h, out: of every rank, [≥ tokens, dim]. On all ranks out [tokens, dim] = RMSNorm(h) · gain. A rank's h
+    is right for its own tokens alone, and that is all that the next call reads; with `whole` it is right for all.
     """
     dim = h[0].shape[-1]
     block, world_size = triton.next_power_of_2(dim), memory.world_size
-    share = triton.cdiv(rows.stop - rows.start, world_size)
-    first = min(rows.start + share * memory.rank, rows.stop)
-    own = min(share, rows.stop - first)
-    programs = max(1, own if max_programs is None else min(own, max_programs))
-    crowded = programs < own
-    two_shot_all_reduce_kernel[(programs,)](
-        partial_sums, memory.flags, memory.epoch, memory.done, h, gain, out if out is not None else h, seq, first, own,
-        eps, DIM=dim, BLOCK=block, GROUP=2 if crowded else 1, NORM=out is not None, WHOLE=whole, RANK=memory.rank,
-        WORLD=world_size, LANES=lanes(memory), PDL=pdl, num_warps=max(1, min(16 if crowded else 8, block // 256)),
-        launch_pdl=pdl,
+    share = triton.cdiv(tokens, world_size)
+    own = min(share, tokens - share * memory.rank)
+    two_shot_all_reduce_kernel[(max(1, own),)](
+        partial_sums, memory.flags, memory.epoch, memory.done, h, gain, out if out is not None else h, seq, tokens, eps,
+        DIM=dim, BLOCK=block, NORM=out is not None, WHOLE=whole, RANK=memory.rank, WORLD=world_size,
+        LANES=lanes(memory), PDL=pdl, num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip

@@ -8,8 +8,6 @@ unpacks the next step; meanwhile the tensor cores have another program's, where 
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 import triton.language as tl
@@ -17,21 +15,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.eight_bits import unpack_bytes
 from engine.kernels.linear.matmul import GemmConfig
+from engine.kernels.linear.register_operands import waited_for
 from engine.kernels.pdl import grid_wait, launch_dependents
-
-_INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-
-
-@triton.jit
-def waited_for(acc):
-    """acc, a product's float32 sums, as soon as it is complete: no instruction, but one that needs them.
-
-    Else Triton unpacks the next step's operand while Hopper's tensor cores still read this one, into the same
-    registers. PTX forbids it (triton-lang/triton issue 9433); Triton 3.6 and 3.7.1 do not keep them apart.
-    """
-    if _INTERPRETED:
-        return acc
-    return tl.inline_asm_elementwise("", "=f,0", [acc], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit(do_not_specialize=["n_tokens"])

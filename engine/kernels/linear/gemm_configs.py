@@ -25,9 +25,9 @@ _SHARED_RESERVE = 2048  # bytes of shared memory beside the pipeline
 # proportion. A large program reads tokens and weights less often; two with 128 tokens fit a multiprocessor. The last
 # tiling fits every card.
 EIGHT_BIT_PROMPT_TILINGS = (
-    ((256, 128, 32, 4, 8), 46.0),
-    ((128, 128, 32, 4, 4), 22.0),
-    ((128, 64, 32, 3, 4), 12.5),
+    ((256, 64, 32, 3, 4), 24.1),
+    ((128, 128, 32, 4, 4), 26.1),
+    ((128, 64, 32, 3, 4), 14.3),
 )
 
 
@@ -37,12 +37,13 @@ def token_block(tokens: int) -> int:
 
 
 def gemv_config(k: int, kind: int) -> tuple[int, int]:
-    """(columns of a block, warps) of the GEMV."""
-    max_block = triton.next_power_of_2(k)
-    if kind != GATED:
-        return min(1024, max_block), max(1, min(4, max_block // 128))
-    block = min(2048, max_block)
-    return block, max(1, min(8, block // 128))
+    """(columns of a block, warps) of the GEMV. Small blocks waste least of a row that is no multiple of a large one."""
+    if kind == GATED:
+        block, warps = (256, 2) if k >= 8192 else (2048, 8)
+    else:
+        block, warps = (1024, 8) if 2048 < k <= 4096 and k % 1024 == 0 else (256, 1)
+    block = min(block, triton.next_power_of_2(k))
+    return block, max(1, min(warps, block // 128))
 
 
 def eight_bit_gemv_config(k: int, kind: int) -> tuple[int, int, int]:
@@ -116,31 +117,30 @@ def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared:
     return config
 
 
-def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: bool = False) -> GemmConfig:
-    """The GEMM's tiling: enough programs to fill the GPU once, and tiles large enough to read the tokens rarely.
-
-    `bulk`: the GPU has bulk tensor copies (Hopper's TMA).
-    """
+def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2) -> GemmConfig:
+    """The GEMM's tiling: enough programs to fill the GPU once, and tiles large enough to read the tokens rarely."""
     n = rows // 2 if kind == GATED else rows
     if item == 4 or k < 1024 or n < 1024:
         return GemmConfig(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
-    max_stages = 4 if bm <= 64 else 3
+    tiles = triton.cdiv(n, 64)
     if kind == GATED:
-        return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=max_stages, warps=4)
+        return _gated_config(tiles, bm)
     if n >= 24576:
         return GemmConfig(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
-    if n >= 8192:
-        if bm <= 32:
-            return GemmConfig(bn=64, bk=128, split=1, stages=3, warps=4, early=item == 2)
-        if bulk and item == 2 and bm <= 64 and k % 128 == 0:
-            return GemmConfig(bn=128, bk=128, split=1, stages=3, warps=4, bulk=True)
-        return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=3, warps=4)
-    if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm == 64:
-        return GemmConfig(bn=32, bk=256, split=1, stages=max_stages, warps=4)
+    if tiles > _MULTIPROCESSORS:
+        return GemmConfig(bn=64 if bm <= 32 else 128, bk=64, split=1, stages=5, warps=4)
     split = 1
-    while triton.cdiv(n, 64) * split * 2 <= _MULTIPROCESSORS and k // 128 % (split * 2) == 0:
+    while tiles * split * 2 <= _MULTIPROCESSORS and k // 128 >= 16 * split:
         split *= 2
-    if bm <= 32:
-        short_k = k <= 4096
-        return GemmConfig(bn=64, bk=128, split=split, stages=5 if short_k else 6, warps=4, early=short_k and item == 2)
-    return GemmConfig(bn=64, bk=128, split=split, stages=max_stages, warps=4)
+    if split == 1 and triton.cdiv(n, 32) <= _MULTIPROCESSORS:  # K is too short to be split: lower tiles instead
+        return GemmConfig(bn=32, bk=128 if bm <= 64 else 64, split=1, stages=5, warps=4)
+    return GemmConfig(bn=64, bk=128, split=split, stages=5 if bm <= 64 else 4, warps=4)
+
+
+def _gated_config(tiles: int, bm: int) -> GemmConfig:
+    """Of `tiles` tiles of 64 rows. Few tiles leave a program the whole multiprocessor, and so a longer pipeline."""
+    if bm >= 64 and 2 * tiles <= _MULTIPROCESSORS:
+        return GemmConfig(bn=64, bk=128, split=2, stages=4 if bm == 64 else 3, warps=4 if bm == 64 else 8)
+    if tiles <= _MULTIPROCESSORS:
+        return GemmConfig(bn=64, bk=128 if bm <= 32 else 64, split=1, stages=5, warps=4)
+    return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=4 if bm <= 64 else 3, warps=4)

@@ -16,6 +16,7 @@ import triton.language as tl
 
 from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.linear.matmul import GATED, PLAIN, GemmConfig, PartialSquares, Scratch, inverse_rms
+from engine.kernels.linear.register_operands import waited_for
 from engine.kernels.linear.tile_ending import store_tile, sum_splits
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.int4_weight import Int4Weight
@@ -87,13 +88,13 @@ def int4_matmul_kernel(
             a, b = two_pairs(pairs, half, WARPS)
             offset_a, offset_b = two_pairs(offsets, half, WARPS)
             wt = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
-            acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
+            acc = waited_for(tl.dot(wt, xt, acc, input_precision=PRECISION))
             if KIND == 1:
                 word = load_words(words, w + N, tile_number, first_half + half, TILES)
                 a, b = two_pairs(up_pairs, half, WARPS)
                 offset_a, offset_b = two_pairs(up_offsets, half, WARPS)
                 ut = dequantize_half(word, a, b, offset_a, offset_b, xt.dtype, FORMAT, WARPS, ASM)
-                acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
+                acc_up = waited_for(tl.dot(ut, xt, acc_up, input_precision=PRECISION))
     last = True
     if SPLIT > 1:
         last, acc, acc_up = sum_splits(acc, acc_up, partial_sums, counters, tile, split, SPLIT, KIND == 1)

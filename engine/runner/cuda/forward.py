@@ -34,13 +34,13 @@ from engine.kernels.verification import accept_drafts, place_tokens
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight
 from engine.model.quantized_weight import QuantizedWeight
-from engine.model.transformer import Block, RMSNorm, Transformer, padding_ids
+from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.batch.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.layers.attention import CudaAttention
 from engine.runner.cuda.layers.collectives import ArenaFactory, Collectives
 from engine.runner.cuda.layers.experts import CudaExperts
 from engine.runner.cuda.layers.linear import Linear, padded, weight_of
-from engine.runner.cuda.layers.residual import Part, ResidualStream
+from engine.runner.cuda.layers.residual import ResidualStream
 from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 
@@ -192,47 +192,37 @@ class CudaForward:
         """All layers on the plain path; leaves the normalized hidden states of the samples in `final`."""
         residual, tokens = self.residual, shape.num_tokens
         h, x, qkv, attended = residual.h[:tokens], residual.x[:tokens], self.qkv[:tokens], self.attended[:tokens]
+        gated = self.gated[:tokens]
         hidden_states.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, h, tokens,
             scale=self._embedding_scale, pdl=self.pdl,
         )  # fmt: skip
-        blocks, parts = self.blocks, residual.parts(tokens)
+        blocks = self.blocks
         hidden_states.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
             # The residual stream is read apart from the next sum in the last layer, and after it.
             whole = index + 2 >= len(blocks)
-            for part in parts:
-                residual.wait(part)
-                self.linear.gemm(x[part.rows], block.wqkv, qkv[part.rows])
+            self.linear.gemm(x, block.wqkv, qkv)
             self._finish_qkv(block, tokens)
             self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
             if next_norm is None and self._can_prune_last_layer(shape, inputs):
                 self._pruned_last_layer(block, inputs)
                 return
-            for part in parts:
-                residual.add_gemm(
-                    attended[part.rows], block.wo, block.ffn_norm, block.post_attention_norm, part=part, whole=False
-                )
+            residual.add_gemm(attended, block.wo, block.ffn_norm, block.post_attention_norm, whole=False)
             if self.experts is not None:
-                self.experts.run(index, x, residual.partial_sum(tokens))
+                self.experts.run(index, x, residual.partial(tokens))
                 residual.add_partial(tokens, next_norm, block.post_ffn_norm)
                 continue
-            for part in parts:
-                residual.wait(part)
-                self._feed_forward(block, part, next_norm, whole=whole)
-        self._final_norm(inputs)
-
-    def _feed_forward(self, block: Block, part: Part, next_norm: RMSNorm | None, *, whole: bool) -> None:
-        """The rows of `part` through the feed-forward, into the residual stream, on the plain path."""
-        x, gated = self.residual.x[part.rows], self.gated[part.rows]
-        is_scaled = block.w13.bias is None and self.linear.is_scaled(block.w2, x.shape[0])
-        if is_scaled:
-            gated = self.gate_up[part.rows]
-            self.linear.gemm(x, block.w13, gated)
-        else:
+            if block.w13.bias is None and self.linear.is_scaled(block.w2, tokens):
+                self.linear.gemm(x, block.w13, self.gate_up[:tokens])
+                residual.add_gemm(
+                    self.gate_up[:tokens], block.w2, next_norm, block.post_ffn_norm, gated=True, whole=whole
+                )
+                continue
             self._gated_product(block, x, gated)
-        self.residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm, part=part, gated=is_scaled, whole=whole)
+            residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm, whole=whole)
+        self._final_norm(inputs)
 
     def _gated_product(self, block: Block, x: Tensor, gated: Tensor) -> None:
         """gated [tokens, ffn] = activation(gate) · up of x [tokens, dim], on the plain path."""

@@ -76,10 +76,9 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize(("rows", "max_programs"), [((0, 2), None), ((0, 9), None), ((2, 9), 1)])
-def test_ranks_share_the_tokens_of_a_sum(rows: tuple[int, int], max_programs: int | None, whole: bool) -> None:
-    """Of two tokens the last rank has none; a single program sums its tokens two at a time."""
-    memories, tokens, summed = ranks(), 9, slice(*rows)
+@pytest.mark.parametrize("count", [2, 9])  # of two tokens the last rank has none
+def test_ranks_share_the_tokens_of_a_sum(count: int, whole: bool) -> None:
+    memories, tokens, summed = ranks(), 9, slice(0, count)
     parts, streams, outs = ([memory.allocate((tokens, DIM), DTYPE) for memory in memories] for _ in range(3))
     before, gain, seq, epoch = random(tokens, DIM, seed=9), random(DIM, seed=5), 4, 2**31 - 5
     for rank, memory in enumerate(memories):
@@ -91,9 +90,8 @@ def test_ranks_share_the_tokens_of_a_sum(rows: tuple[int, int], max_programs: in
     for rank, memory in enumerate(memories):
         signal_from_others(memories, rank, now)
         two_shot_all_reduce(
-            memory, parts[rank], streams[rank], gain, summed, seq, out=outs[rank], whole=whole, eps=EPS,
-            max_programs=max_programs, pdl=PDL,
-        )  # fmt: skip
+            memory, parts[rank], streams[rank], gain, count, seq, out=outs[rank], whole=whole, eps=EPS, pdl=PDL
+        )
         assert int(memory.done) == 0
         for other, flags in enumerate(memory.flags):
             assert other == rank or int(flags[rank]) == now

@@ -93,7 +93,7 @@ def test_the_quantization_error(k: int) -> None:
 def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, GATED), (4096, 11008, RESIDUAL)):
         for item in (1, 2):
-            config = fit_shared_memory(gemm_config(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
+            config = fit_shared_memory(gemm_config(rows, k, kind, bm, item), kind, bm, item, shared)
             height = config.bn * (2 if kind == GATED else 1)
             assert config.stages >= 2
             assert config.stages * config.bk * (height * item + bm * 2) <= shared

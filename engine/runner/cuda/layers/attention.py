@@ -31,6 +31,7 @@ from engine.runner.cuda.batch.prefix_limits import prefix_config, prefix_limits
 from engine.runner.cuda.batch.query_blocks import query_block
 from engine.runner.cuda.batch.verify_limits import verify_config, verify_limits
 
+_MANY_SLOTS = 16  # from how many on few heads are attended to in large tiles
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
 _LARGE_SHARED_BYTES = 160 << 10  # of a program, on cards for data centres
 
@@ -174,7 +175,7 @@ class CudaAttention:
             qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
             state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
-            config=self._split_config(BatchShape(1, 0)),
+            config=self._fused_config(),
             block=2048 if isinstance(weight, EightBitWeight) else 1024, first_row=self.num_qk_rows,
             rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
@@ -184,6 +185,16 @@ class CudaAttention:
         return PrefixWork(
             inputs.prefix_slots, inputs.prefix_members, inputs.prefix_items, self._prefix_out, self._prefix_stats
         )
+
+    def _fused_config(self) -> SplitConfig:
+        """Of the kernel for one slot: few programs leave registers for tiles that are read early. From an H200."""
+        if not self._gpu or is_packed(self.kv.k[0]):
+            return self._split_config(BatchShape(1, 0))
+        if self.heads <= 8 or self.kv_heads <= 2:
+            return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=32, min_tiles=2, early_tiles=2)
+        if self.heads <= 16:
+            return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=16, stages=3, min_tiles=4, early_tiles=4)
+        return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=16, warps=2, stages=3, min_tiles=4, early_tiles=2)
 
     def _split_config(self, shape: BatchShape) -> SplitConfig:
         """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100 and an H200."""
@@ -201,6 +212,9 @@ class CudaAttention:
                 return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, min_tiles=2)
             return SplitConfig(target_splits=splits, tile_tokens=64, min_tiles=2)
         if slots * kv_heads < _MIN_PROGRAMS // 2:
+            if slots >= _MANY_SLOTS and self._takes_large_tiles and not packed and self.head_dim <= LARGE_HEAD:
+                splits = -(-_MIN_PROGRAMS // 2 // kv_heads)
+                return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, lanes=16)
             return SplitConfig(target_splits=-(-_MIN_PROGRAMS // 2 // kv_heads), tile_tokens=16, warps=2, stages=3)
         splits = max(slots, -(-_MIN_PROGRAMS // kv_heads))
         if packed and self.head_dim <= LARGE_HEAD:

@@ -109,19 +109,16 @@ class Collectives:
             self._memory, partial_sums, h, gain, tokens, self.count, out=out, squares=squares, eps=eps, pdl=self._pdl
         )
 
-    def two_shot_all_reduce(
-        self, gain: Tensor, rows: slice, *, norm: bool, whole: bool, eps: float, max_programs: int | None = None
-    ) -> None:
-        """self.h [rows] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
+    def two_shot_all_reduce(self, gain: Tensor, tokens: int, *, norm: bool, whole: bool, eps: float) -> None:
+        """self.h [tokens, dim] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
 
-        A step always sums the same rows together: without `whole`, a rank's h is right only for those that it sums.
-        With `max_programs` it may run on another stream than the kernels before it.
+        All calls of a step are for as many tokens: without `whole`, a rank's h is right only for those that it sums.
         """
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 2
         two_shot_all_reduce(
-            self._memory, partial_sums, self._h, gain, rows, self.count - 1, out=self._x if norm else None,
-            whole=whole, eps=eps, max_programs=max_programs, pdl=self._pdl and max_programs is None,
+            self._memory, partial_sums, self._h, gain, tokens, self.count - 1, out=self._x if norm else None,
+            whole=whole, eps=eps, pdl=self._pdl,
         )  # fmt: skip
 
     @property

@@ -36,7 +36,7 @@ from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
 # Up to which our GEMM reads quantized weights as they are; for more tokens they are dequantized first.
-EIGHT_BIT_PROMPT_TOKENS = INT4_PROMPT_TOKENS = 1024
+EIGHT_BIT_PROMPT_TOKENS, INT4_PROMPT_TOKENS = 1024, 256
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 
 
@@ -144,9 +144,7 @@ class Linear:
                 squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
             )  # fmt: skip
         item = weight.element_size()
-        config = fit_shared_memory(
-            gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
-        )
+        config = fit_shared_memory(gemm_config(rows, k, kind, bm, item), kind, bm, item, self._shared_bytes)
         return matmul(
             x, weight, out, config, self._scratch, bm=bm, kind=kind, gelu=self._gelu, norm=norm, eps=self._eps,
             gain=gain, scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,

@@ -6,9 +6,6 @@ others through torch.distributed. It knows products and ranks, and not what the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -23,20 +20,8 @@ from engine.model.quantized_weight import QuantizedWeight
 from engine.model.transformer import RMSNorm, Transformer
 from engine.runner.cuda.layers.collectives import Collectives
 from engine.runner.cuda.layers.linear import Linear, weight_of
-from engine.runner.cuda.layers.side_stream import SideStream
 
 TWO_SHOT_RANKS = 3  # of two, each reads as much either way
-OVERLAP_TOKENS = 512  # from how many on a step's tokens are summed in two halves, beside the other half's products
-OVERLAP_PROGRAMS = 32  # of such a sum; a multiprocessor that runs one has no room for a product's
-HALF_MULTIPLE = 128  # tokens of a library's product
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows of a step that are summed together: all of them, or one of two halves."""
-
-    rows: slice
-    is_half: bool = False
 
 
 class ResidualStream:
@@ -57,13 +42,6 @@ class ResidualStream:
         else:
             self.h, self.x = collectives.h, collectives.x
         self._two_shot = config.world_size >= TWO_SHOT_RANKS
-        # The first kernel after another stream's must not start early (PDL), as those of quantized weights do.
-        self._overlaps = (
-            collectives is not None
-            and model.adds_products_directly
-            and not any(isinstance(weight_of(layer), QuantizedWeight) for layer in model.blocks[0].linears)
-        )
-        self._side_stream = SideStream(config.device)
         adds_later = not self._single_rank or any(
             linear.is_scaled(layer, max_tokens) for layer in model.blocks[0].linears
         )
@@ -98,17 +76,6 @@ class ResidualStream:
         num_parts = self._collectives.all_reduce(h, gain, tokens, out=self.x, squares=squares.sums)
         return PartialSquares(squares.sums, num_parts)
 
-    def parts(self, tokens: int) -> list[Part]:
-        """What `add_gemm` sums in a step of this many tokens, in order."""
-        half = -(-tokens // (2 * HALF_MULTIPLE)) * HALF_MULTIPLE
-        if not self._overlaps or tokens < OVERLAP_TOKENS or half >= tokens:
-            return [Part(slice(0, tokens))]
-        return [Part(slice(0, half), is_half=True), Part(slice(half, tokens), is_half=True)]
-
-    def wait(self, part: Part) -> None:
-        """Before this part of x is read, or of h: its last sum may still run on another stream."""
-        self._side_stream.wait(part.rows.start)
-
     def add_gemm(
         self,
         x: Tensor,
@@ -116,32 +83,24 @@ class ResidualStream:
         norm: RMSNorm | None,
         post: RMSNorm | None = None,
         *,
-        part: Part,
         gated: bool = False,
         whole: bool = True,
     ) -> None:
-        """The rows of `part`: h += post(product of x + bias), self.x = norm(h). Without `norm`, self.x is not needed.
+        """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed.
 
         `gated`: of scaled products only; x holds gate and up, still to be multiplied. Without `whole`, h is for the
-        next call of this part alone.
+        next call alone, which has as many tokens.
         """
         if post is not None or layer.bias is not None:
-            self._gemm(x, layer, self.partial_sum(x.shape[0]), gated=gated)
+            self._gemm(x, layer, self.partial(x.shape[0]), gated=gated)
             self.add_partial(x.shape[0], norm, post, layer.bias)
             return
-        tokens, gain = x.shape[0], self._final_gain if norm is None else norm.weight
-        h, out = self.h[part.rows], self.x[part.rows]
+        tokens = x.shape[0]
+        h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
         if self._collectives is not None:
-            self._gemm(x, layer, self._collectives.partial_sum[part.rows], gated=gated)
-            if self._two_shot or part.is_half:
-                add = partial(
-                    self._collectives.two_shot_all_reduce, gain, part.rows, norm=norm is not None, whole=whole,
-                    eps=self._eps,
-                )  # fmt: skip
-                if part.is_half and norm is not None:
-                    self._side_stream.run(part.rows.start, partial(add, max_programs=OVERLAP_PROGRAMS))
-                else:
-                    add()
+            self._gemm(x, layer, self._collectives.partial_sum[:tokens], gated=gated)
+            if self._two_shot:
+                self._collectives.two_shot_all_reduce(gain, tokens, norm=norm is not None, whole=whole, eps=self._eps)
                 return
             self._collectives.all_reduce(h, gain, tokens, out=None if norm is None else out, eps=self._eps)
             return
@@ -162,14 +121,14 @@ class ResidualStream:
         else:
             self._linear.gemm(x, layer, out)
 
-    def partial_sum(self, tokens: int) -> Tensor:
+    def partial(self, tokens: int) -> Tensor:
         """[tokens, dim]: where this rank puts what `add_partial` sums over the ranks."""
         return (self._delta if self._collectives is None else self._collectives.partial_sum)[:tokens]
 
     def add_partial(
         self, tokens: int, norm: RMSNorm | None, post: RMSNorm | None = None, bias: Tensor | None = None
     ) -> None:
-        """h += post(sum of all ranks' `partial_sum` + bias), self.x = norm(h)."""
+        """h += post(sum of all ranks' `partial` + bias), self.x = norm(h)."""
         gain = self._final_gain if norm is None else norm.weight
         delta = self._delta[:tokens]
         if self._collectives is not None:

@@ -128,10 +128,8 @@ def ids(
 ) -> list[dict[int, int]]:
     from engine.runner.cuda import forward
     from engine.runner.cuda.cuda_runner import CudaRunner  # Triton decides at import whether it interprets
-    from engine.runner.cuda.layers import residual
 
     forward.FUSED_TOKENS = fused  # steps of more tokens take the plain path
-    residual.OVERLAP_TOKENS, residual.HALF_MULTIPLE, residual.OVERLAP_PROGRAMS = 16, 4, 1
     spec = ModelSpec(
         format="meta", chat="llama2", dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn_dim=64,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
