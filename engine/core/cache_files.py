@@ -49,7 +49,8 @@ class CacheFiles:
         self._stamps = random.SystemRandom().getrandbits(63)
         self._times = UseTimes()
         self._restore: CacheRestore | None = None
-        self._next_copy = self._next_poll = 0.0
+        self._learn_ready_slots: Callable[[], None] = lambda: None
+        self._next_copy = self._next_poll = self._next_look = 0.0
         self._next_commit = math.inf
         self._erasing = 0  # the commit that the last erasure waits for
 
@@ -61,8 +62,10 @@ class CacheFiles:
     def start(self, learn_ready_slots: Callable[[], None] = lambda: None) -> None:
         """Take over what the files have of the last hour, and restore it for up to RESTORE_SECONDS.
 
-        `learn_ready_slots` tells the cache of slots that have become ready: they are pinned just now.
+        `learn_ready_slots` tells the cache of slots that have become ready: they are pinned just now. What has no room
+        before all of them are comes back later, between steps.
         """
+        self._learn_ready_slots = learn_ready_slots
         now, store = time.time(), self._store
         pages = [page for page in store.pages if page.record in store.stamps]
         for page in pages:
@@ -73,6 +76,7 @@ class CacheFiles:
         self._stored.advance_clock(len(self._times))
         restore = self._restore = CacheRestore(self._cache, self._files, pages, self._times, self._page_bytes)
         give_up_at = time.monotonic() + RESTORE_SECONDS
+        learn_ready_slots()
         host = self._cache.host
         while restore and time.monotonic() < give_up_at:
             if not restore.step():
@@ -86,7 +90,7 @@ class CacheFiles:
         started = time.monotonic()
         if not idle and started < self._next_copy:
             return False
-        did_something = self._restore.step() if self._restore else False
+        did_something = self._restore_some()
         if not did_something and self._store.backlog < MAX_BACKLOG:
             did_something = self._store_some()
         if self._stored.has_changes:
@@ -143,6 +147,20 @@ class CacheFiles:
         while 0 <= self._files.num_done() < self._store.num_commits and time.monotonic() < deadline:
             time.sleep(0.005)
         self._store.close(max(0.0, deadline - time.monotonic()))
+
+    def _restore_some(self) -> bool:
+        """Bring back the next pages, or learn of slots that have become ready. Returns whether it did either."""
+        if not self._restore:
+            return False
+        if self._restore.step():
+            return True
+        host, now = self._cache.host, time.monotonic()
+        if not self._restore or host.num_slots >= host.max_slots or now < self._next_look:
+            return False
+        self._next_look = now + WAIT_INTERVAL
+        num_slots = host.num_slots
+        self._learn_ready_slots()
+        return host.num_slots > num_slots
 
     def _store_some(self) -> bool:
         """Have all ranks copy the next pages to their files; False if there are none."""

@@ -1,7 +1,7 @@
 """Pages of the last hour come back from the files of an engine before, last used first.
 
-For a second before the engine is ready, the rest while it serves. A page that one rank does not have is dropped by all,
-with those after it.
+For a second before the engine is ready, the rest while it serves: to slots of the host tier as they are pinned, and to
+pages of the device while there are none. A page that one rank does not have is dropped by all, with those after it.
 
 It runs in rank 0's engine thread. It knows the prefix trie, and no bytes.
 """
@@ -54,8 +54,8 @@ class CacheRestore:
             if page.parent_record == -1 or (parent is not None and parent.attached):
                 last_used = self._times.clock_at(page.last_used)
                 node = self._stored.restore(page.tenant, parent, page.token_ids, page.record, last_used)
-                if node is None and host.num_slots < host.max_slots:
-                    break  # until more slots are ready
+                if node is None and (host.num_slots < host.max_slots or host.num_free_slots):
+                    break  # until more slots are ready, or the page before it has been saved to one
             self._pending.popleft()
             if node is not None:
                 self._nodes[page.record] = node

@@ -57,16 +57,20 @@ class Groups:
         return [scale, self.offset.view(torch.int16)][: 1 if self.format == SCALE else 2]
 
 
-def find_groups(weight: Tensor) -> Groups:
-    """Groups that represent weight [rows, groups, GROUP], of any float dtype."""
+def has_codes(weight: Tensor) -> bool:
+    """Whether at least half of the groups of weight [rows, groups, GROUP], of any float dtype, were codes in a file."""
+    return _share_of_codes(weight.view(-1, GROUP), _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)) >= 0.5
+
+
+def find_groups(weight: Tensor, *, coded: bool) -> Groups:
+    """Groups that represent weight [rows, groups, GROUP], of any float dtype. `coded`: what `has_codes` says of it."""
     w = weight.float()
     _, exponent = torch.frexp(w.abs().amax((1, 2)))
     row_scales = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent - _EXPONENT)
     w = w / row_scales[:, None, None]
-    rounding = _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)
-    if _share_of_codes(w.view(-1, GROUP), rounding) < 0.5:
+    if not coded:
         return _nearest(w, row_scales)
-    found, known = _file_groups(w, row_scales, rounding)
+    found, known = _file_groups(w, row_scales, _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING))
     if bool(known.all()):
         symmetric = bool(((found.offset == 0) | ~known).all())
         return replace(found, format=SCALE) if symmetric else found
@@ -84,15 +88,22 @@ def were_codes(weight: Tensor) -> bool:
     rows, columns = weight.shape
     groups = weight[:, : columns // GROUP * GROUP].view(rows, -1, GROUP)
     step = max(1, groups.shape[0] * groups.shape[1] // _SAMPLE // 4)
-    sample = groups.reshape(-1, GROUP)[::step].float()
+    sample = groups.reshape(-1, GROUP)[::step]
     return _share_of_codes(sample, _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)) > 0.98
 
 
 def _share_of_codes(groups: Tensor, rounding: float) -> float:
-    """How many of some float32 groups [n, GROUP] are evenly spaced; those of one value do not count."""
-    groups = groups[groups.amax(-1) > groups.amin(-1)]
-    sample = groups[:: max(1, len(groups) // _SAMPLE)]
-    return float((_even_steps(sample, rounding) > 0).float().mean()) if len(sample) else 0.0
+    """How many of some groups [n, GROUP] are evenly spaced; those of one value do not count."""
+    chosen = (groups.amax(-1) > groups.amin(-1)).nonzero()[:, 0]
+    sample = groups[chosen[:: max(1, len(chosen) // _SAMPLE)]].float()
+    return float(_are_even(sample, rounding).float().mean()) if len(sample) else 0.0
+
+
+def _are_even(w: Tensor, rounding: float) -> Tensor:
+    """Whether `_even_steps` has a step for each group, with few launches: all steps are tried at once."""
+    low, high = w.aminmax(dim=-1, keepdim=True)
+    steps = torch.stack([(high - low) / count for count in range(1, MAX_CODE + 1)])
+    return _fits(steps, w - low, _slack(w, rounding))[0].any(0)[..., 0]
 
 
 def _even_steps(w: Tensor, rounding: float) -> Tensor:
@@ -102,17 +113,27 @@ def _even_steps(w: Tensor, rounding: float) -> Tensor:
     """
     low, high = w.aminmax(dim=-1, keepdim=True)
     span, above = high - low, w - low
-    slack = 2 * rounding * w.abs().amax(-1, keepdim=True)
+    slack = _slack(w, rounding)
     best, best_rank = torch.zeros_like(span), torch.zeros_like(span)
     for count in range(1, MAX_CODE + 1):
         step = span / count
-        position = above / step
-        limit = (slack / step).clamp_max_(_MAX_DEVIATION)
-        fits = ((position - position.round()).abs() <= limit).all(-1, keepdim=True) & (span > 0)
+        fits, limit = _fits(step, above, slack)
         exact = (step.half().float() - step).abs() <= step * 2.0**-19
         rank = fits * (1.0 + exact + 2.0 * (_first_code(low / step, count, limit) >= 0))
         best, best_rank = torch.where(rank > best_rank, step, best), torch.maximum(best_rank, rank)
     return best[..., 0]
+
+
+def _slack(w: Tensor, rounding: float) -> Tensor:
+    """How far decoded weights of each group may be off the grid."""
+    return 2 * rounding * w.abs().amax(-1, keepdim=True)
+
+
+def _fits(step: Tensor, above: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a group's weights, which are `above` its minimum, are whole steps; by how many steps they may be off."""
+    position = above / step
+    limit = (slack / step).clamp_max_(_MAX_DEVIATION)
+    return ((position - position.round()).abs() <= limit).all(-1, keepdim=True) & (step > 0), limit
 
 
 def _first_code(lowest: Tensor, count: Tensor | int, limit: Tensor) -> Tensor:
@@ -166,24 +187,30 @@ def _nearest(w: Tensor, row_scales: Tensor) -> Groups:
     low, high = (each.unsqueeze(-1) for each in w.aminmax(dim=-1))
     low, high = low.clamp(max=0), high.clamp(min=0)  # zero is one of the codes
     best_error = torch.full_like(low, torch.inf)
-    best_codes, best_scale, best_zero = torch.zeros_like(w), torch.zeros_like(low), torch.zeros_like(low)
+    best_scale, best_zero = torch.zeros_like(low), torch.zeros_like(low)
+    # On a GPU reading and writing these takes all of the time.
+    distance, product = torch.empty_like(w), torch.empty_like(w)
     for fraction in _RANGE_FACTORS:
         step = ((high - low) * (fraction / MAX_CODE)).clamp_min_(1e-6)
         zero = ((step * MAX_CODE - low - high) / 2 / step).round_().clamp_(0, MAX_CODE)
-        distance = _round_to_codes(w, step, zero) - zero
-        step = (distance * w).sum(-1, keepdim=True) / distance.square().sum(-1, keepdim=True).clamp_min_(1e-9)
+        _round_to_codes(w, step, zero, out=distance).sub_(zero)
+        step = torch.mul(distance, w, out=product).sum(-1, keepdim=True)
+        step /= distance.square_().sum(-1, keepdim=True).clamp_min_(1e-9)
         step = _short_half(step).float()
-        codes = _round_to_codes(w, torch.where(step == 0, 1.0, step), zero)
-        error = ((codes - zero).mul_(step)).sub_(w).square_().sum(-1, keepdim=True)
+        _round_to_codes(w, step, zero, out=distance)
+        error = distance.sub_(zero).mul_(step).sub_(w).square_().sum(-1, keepdim=True)
         better = error < best_error
-        best_error, best_codes = torch.where(better, error, best_error), torch.where(better, codes, best_codes)
+        best_error = torch.where(better, error, best_error)
         best_scale, best_zero = torch.where(better, step, best_scale), torch.where(better, zero, best_zero)
+    codes = _round_to_codes(w, best_scale, best_zero, out=distance).to(torch.uint8)
     scale, zero = best_scale[..., 0].half(), best_zero[..., 0].to(torch.int16)
-    return Groups(ZERO, best_codes.to(torch.uint8), scale, zero, torch.zeros_like(scale), row_scales)
+    return Groups(ZERO, codes, scale, zero, torch.zeros_like(scale), row_scales)
 
 
-def _round_to_codes(w: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    return (w / step).add_(zero).round_().clamp_(0, MAX_CODE)
+def _round_to_codes(w: Tensor, step: Tensor, zero: Tensor, *, out: Tensor) -> Tensor:
+    """The codes that are nearest to w / step; a step of 0 counts as 1."""
+    torch.addcdiv(zero, w, torch.where(step == 0, 1.0, step), out=out)
+    return out.round_().clamp_(0, MAX_CODE)
 
 
 def _short_half(x: Tensor) -> Tensor:

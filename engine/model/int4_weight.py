@@ -24,12 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.model.int4_groups import GROUP, OFFSET, ZERO, find_groups
+from engine.model.int4_groups import GROUP, OFFSET, ZERO, find_groups, has_codes
 from engine.model.quantized_weight import QuantizedWeight, row_chunks
 
 TILE_ROWS: Final = 8
 TILE_COLUMNS: Final = 256
 _TILE_GROUPS: Final = TILE_COLUMNS // GROUP
+_MERGED_CHUNKS: Final = 4  # rounded at once: launching kernels would take longer than they do
 # Thread t of the four that share a row holds the columns 2t and 2t + 1 of each 8.
 COLUMN_OF_WORD: Final = tuple(8 * pair + 2 * thread + bit for thread in range(4) for pair in range(4) for bit in (0, 1))
 
@@ -43,7 +44,7 @@ class Int4Weight(QuantizedWeight):
         """`weight` [rows, columns], kept as it is where it was 4-bit codes, else rounded."""
         super().__init__()
         self.shape = weight.shape
-        found = [find_groups(_padded(weight[chunk])) for chunk in row_chunks(weight)]
+        found = [find_groups(_padded(weight[rows]), coded=coded) for rows, coded in _parts(weight)]
         formats = {each.format for each in found}
         self.format = OFFSET if len(formats) > 1 else formats.pop()
         found = [each.converted(self.format) for each in found]
@@ -97,10 +98,26 @@ def int4_bytes(rows: int, columns: int) -> int:
     return 4 * rows + row_tiles * column_tiles * TILE_ROWS * (TILE_COLUMNS // 2 + _TILE_GROUPS * 2)
 
 
+def _parts(weight: Tensor) -> list[tuple[slice, bool]]:
+    """Rows that are quantized at a time, and whether they have codes of a file. Neighbours without codes are joined."""
+    parts: list[tuple[slice, bool]] = []
+    num_merged = 0
+    for chunk in row_chunks(weight):
+        coded = has_codes(_padded(weight[chunk]))
+        if parts and not coded and not parts[-1][1] and num_merged < _MERGED_CHUNKS:
+            parts[-1] = (slice(parts[-1][0].start, chunk.stop), False)
+            num_merged += 1
+        else:
+            parts.append((chunk, coded))
+            num_merged = 1
+    return parts
+
+
 def _padded(weight: Tensor) -> Tensor:
     """[rows, columns] -> [whole tiles of rows, groups, GROUP]."""
     rows, columns = weight.shape
-    padded = F.pad(weight, (0, -columns % TILE_COLUMNS, 0, -rows % TILE_ROWS))
+    missing = (0, -columns % TILE_COLUMNS, 0, -rows % TILE_ROWS)
+    padded = F.pad(weight, missing) if any(missing) else weight.contiguous()
     return padded.view(len(padded), -1, GROUP)
 
 

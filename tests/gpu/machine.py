@@ -4,23 +4,26 @@ With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a 
 ranks, which tries out the tests only.
 """
 
+import contextlib
 import functools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.server.process import ROOT
+from tests.engine.server.process import ROOT, children
 
 _REHEARSAL = int(os.environ.get("GUILDLLAMA_REHEARSAL") or 0)
 REHEARSAL = _REHEARSAL > 0
 DEVICE = "cpu" if REHEARSAL else "cuda"
 MEMORY_POLL_INTERVAL = 0.5  # seconds between readings of memory that is being freed
+_running: set[subprocess.Popen[str]] = set()
 
 
 @functools.cache
@@ -76,11 +79,29 @@ def run_module(*command: str) -> str:
 
 def run_python(*arguments: str, timeout: float = 240.0) -> str:
     """Run Python at the repository's root; returns its standard output."""
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
-    return ended.stdout
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        _running.add(process)
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            _running.discard(process)
+            _kill(process)
+    assert process.returncode == 0, f"{arguments}: {output}{errors}"
+    return output
+
+
+def kill_running() -> None:
+    """End what `run_module` and `run_python` wait for in other threads."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """With the ranks that it has started, which hold its pipes."""
+    for pid in [process.pid, *children(process.pid)] if process.poll() is None else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)

@@ -104,9 +104,9 @@ class StoredPages:
         if node is not None:
             return node
         slot = page_id = -1
-        if self._host.max_slots and (parent.is_root or parent.in_slot):
+        if parent.is_root or parent.in_slot:
             slot = self._host.take_for(tenant)
-        elif len(self._pool) and (parent.is_root or parent.in_page):
+        if slot < 0 and len(self._pool) and (parent.is_root or parent.in_page):
             page_id = self._pool.take(parent.page_id + 1, tenant)
             self._pool.fill(page_id, tenant)
         if page_id < 0 and slot < 0:

@@ -88,6 +88,34 @@ def test_a_dialog_is_warm_after_a_restart(checkpoint: Checkpoint, tmp_path: Path
     assert reloaded == 3 * 80
 
 
+def test_pages_come_back_as_slots_are_pinned(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest dialogs come to the device's pages before any slot is ready, the others later, while it serves."""
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.05)
+    seeds = range(1, 11)
+    engine = EngineCore.start(configure(checkpoint, tmp_path), checkpoint)
+    cold = [ask(engine, prompt(seed))[0] for seed in seeds]
+    engine.close()
+    ready = [0]
+    monkeypatch.setattr(TorchRunner, "num_ready_slots", property(lambda _: ready[0]))
+    config = configure(checkpoint, tmp_path, num_host_slots=90, num_kv_pages=16)
+    engine = EngineCore.start(config, checkpoint)
+    assert engine.stats().kv_tokens_reloaded == 16 * 16
+    for ready[0] in (8, 20, 31, 90):
+        wait_until(lambda: engine.stats().kv_host_tokens_used >= min(ready[0], 40) * 16)
+        assert ask(engine, prompt(10))[0] == cold[9]
+    files = engine._cache_files
+    assert files is not None
+    wait_until(lambda: not files._restore)
+    assert engine.stats().kv_tokens_reloaded == 50 * 16
+    warm = [ask(engine, prompt(seed)) for seed in seeds]
+    engine.close()
+    assert engine.failure is None
+    assert [ids for ids, _ in warm] == cold
+    assert all(cached >= 64 for _, cached in warm)
+
+
 def test_an_erased_tenant_is_in_no_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Neither what is stored nor what an earlier engine left, once the erasure is answered."""
     config = configure(checkpoint, tmp_path)

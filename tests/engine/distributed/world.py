@@ -19,6 +19,7 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 ROOT = Path(__file__).parents[3]
 _JOBS = "tests.engine.distributed.rank_worker"
@@ -39,6 +40,8 @@ def free_port() -> int:
 
 class World:
     """`with World(2, "serve", model=…) as world:` starts the ranks, and kills those left at the end."""
+
+    running: ClassVar[set["World"]] = set()  # those whose `with` block has not ended, in any thread
 
     def __init__(self, size: int, job: str, **arguments: object) -> None:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
@@ -93,14 +96,21 @@ class World:
         assert process.exitcode is not None, f"rank {rank} is still running; {self.said}"
         return process.exitcode
 
+    def kill(self) -> None:
+        """End all ranks now. A thread that waits for them goes on."""
+        for rank in self._ranks:
+            rank.kill()
+
     def __enter__(self) -> "World":
+        self.running.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.running.discard(self)
+        self.kill()
         for rank in self._ranks:
-            rank.kill()
             rank.join()
         for reader in self._readers:
             reader.join(10)

@@ -152,3 +152,21 @@ def test_offsets_are_added_without_a_change() -> None:
         assert ours.format == OFFSET
         assert torch.equal(ours.dequantize(), before)
         assert isinstance(ours, nn.Module)
+
+
+def test_chunks_are_rounded_alike_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours without codes are rounded at once, those with codes keep them."""
+    monkeypatch.setattr("engine.model.quantized_weight._CHUNK_WEIGHTS", 8 * 256)
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(108, 256, generator=generator) * 0.02
+    alone = [Int4Weight(chunk) for chunk in weight.split(8)]
+    together = Int4Weight(weight)
+    assert together.format == ZERO
+    for name in ("words", "scales", "groups"):
+        assert torch.equal(getattr(together, name), torch.cat([getattr(each, name) for each in alone]))
+    weight[40:48] = (torch.randn(8, 256, generator=generator) * 2).round().clamp(-8, 7) / 64
+    mixed = Int4Weight(weight)
+    assert mixed.format == OFFSET
+    assert torch.equal(mixed.dequantize()[40:48], weight[40:48])
+    assert torch.equal(mixed.dequantize()[:40], together.dequantize()[:40])
+    assert torch.equal(mixed.dequantize()[48:], together.dequantize()[48:])

@@ -1,7 +1,8 @@
 """Groups of 1, 2, 4 and 8 ranks that run at the same time, and worlds that compute beside them.
 
 All groups serve the same small model in fp32, so they must agree, and their memory leaves room for other tests. The
-first test starts whatever fits beside it; each test then waits for its own part.
+first test starts whatever fits beside it; each test then waits for its own part. What no test of this run needs is not
+started, and what still computes at the end of the run is killed.
 """
 
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.distributed.shapes import Replies, replies_of, write_shapes
-from tests.engine.distributed.world import free_port
+from tests.engine.distributed.world import World, free_port
 from tests.engine.server.process import EngineProcess
 from tests.engine.tiny import write_checkpoint
 from tests.gpu import machine
@@ -34,23 +35,34 @@ from tests.gpu.ranks.groups import (
 from tests.gpu.replies import greedy_replies
 
 
+def is_needed(request: pytest.FixtureRequest, *fixtures: str) -> bool:
+    """Whether a test of this run asks for one of these fixtures."""
+    asked = {name for item in request.session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    return not asked.isdisjoint(fixtures)
+
+
 @pytest.fixture(scope="session")
 def background() -> Iterator[ThreadPoolExecutor]:
-    """Its threads only wait for processes."""
-    with ThreadPoolExecutor(32) as threads:
-        yield threads
+    """Its threads only wait for processes, which end with it: after a failure nobody asks for their results."""
+    threads = ThreadPoolExecutor(32)
+    yield threads
+    threads.shutdown(wait=False, cancel_futures=True)
+    machine.kill_running()
+    for world in list(World.running):
+        world.kill()
+    threads.shutdown()
 
 
 @pytest.fixture(scope="session")
-def checkpoints() -> Iterator[dict[str, machine.WrittenCheckpoint]]:
-    """The large ones are written while tests use the small one."""
+def checkpoints(request: pytest.FixtureRequest) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
+    """The large ones are written while tests use the small one, if any test needs them."""
     folder = Path(tempfile.mkdtemp(prefix="guildllama-ranks-"))
     written = {"small": machine.write_checkpoint(folder / "small", "small")}
     assert written["small"].folder
-    written |= {
-        "7b": machine.write_checkpoint(folder / "7b", "7b"),
-        "70b": machine.write_checkpoint(folder / "70b", "70b", layers=LAYERS),
-    }
+    if is_needed(request, "logits"):
+        written["7b"] = machine.write_checkpoint(folder / "7b", "7b")
+    if is_needed(request, "answers"):
+        written["70b"] = machine.write_checkpoint(folder / "70b", "70b", layers=LAYERS)
     yield written
     for each in written.values():
         each.delete()

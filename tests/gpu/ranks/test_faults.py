@@ -10,12 +10,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.engine.distributed.shapes import Replies
 from tests.engine.distributed.world import World
 from tests.engine.server.process import EngineProcess
 from tests.gpu import machine
 from tests.gpu.load import Load
-from tests.gpu.ranks.groups import CLIENTS, FAULT_SIZES, KILLS, Said, victims
+from tests.gpu.ranks.conftest import is_needed
+from tests.gpu.ranks.groups import CLIENTS, FAULT_SIZES, KILLS, victims
 from tests.gpu.replies import greedy_replies
 
 IDLE = {
@@ -38,14 +38,15 @@ def idle_worlds(checkpoints: dict[str, machine.WrittenCheckpoint]) -> Iterator[d
 
 @pytest.fixture(scope="module")
 def killed(
-    uneven_worlds: dict[tuple[int, int], Future[Replies]],
-    host_tier_worlds: dict[int, Future[Said]],
+    request: pytest.FixtureRequest,
     replies: dict[int, list[str]],
-    idle_worlds: dict[int, World],
     groups: dict[int, EngineProcess],
     background: ThreadPoolExecutor,
 ) -> dict[int, Future[tuple[Seconds, Seconds]]]:
-    """All groups lose their ranks at the same time. The worlds of other tests have started first, beside the groups."""
+    """All groups lose their ranks at the same time. The worlds of other tests start first, beside the groups."""
+    for worlds in ("uneven_worlds", "host_tier_worlds", "idle_worlds"):
+        if is_needed(request, worlds):
+            request.getfixturevalue(worlds)
     return {size: background.submit(kill_ranks, size, groups[size], replies[size]) for size in FAULT_SIZES}
 
 

@@ -36,8 +36,11 @@ def logits(
 
     jobs = [(size, dtype) for dtype in ("float32", "bfloat16") for size in LOGIT_SIZES]
     at_once = len(jobs) if machine.smallest_gpu() >= ALL_AT_ONCE_MIB else len(LOGIT_SIZES)
-    with ThreadPoolExecutor(at_once) as threads:
-        yield {job: threads.submit(compute, *job) for job in jobs}
+    threads = ThreadPoolExecutor(at_once)
+    yield {job: threads.submit(compute, *job) for job in jobs}
+    threads.shutdown(wait=False, cancel_futures=True)
+    machine.kill_running()  # all of it is this fixture's
+    threads.shutdown()
     checkpoints["7b"].delete()
 
 
