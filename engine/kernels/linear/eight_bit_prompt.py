@@ -20,7 +20,7 @@ from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit(do_not_specialize=["n_tokens"])
-def eight_bit_prompt_kernel(
+def eight_bit_prompt_matmul_kernel(
     x, words, row_scales, out, N, n_tokens,
     K: tl.constexpr, WORDS: tl.constexpr, FP8: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     STAGES: tl.constexpr, ADD: tl.constexpr, BULK: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
@@ -83,7 +83,7 @@ def eight_bit_prompt(
     """
     tokens, k = x.shape
     rows, row_words = words.shape
-    eight_bit_prompt_kernel[(triton.cdiv(tokens, bm), triton.cdiv(rows, config.bn))](
+    eight_bit_prompt_matmul_kernel[(triton.cdiv(tokens, bm), triton.cdiv(rows, config.bn))](
         TensorDescriptor.from_tensor(x, [bm, 2 * config.bk]) if config.bulk else x,
         TensorDescriptor.from_tensor(words, [config.bn, config.bk]) if config.bulk else words,
         scales, out, rows, tokens,
