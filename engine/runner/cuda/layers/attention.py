@@ -219,4 +219,6 @@ class CudaAttention:
         splits = max(slots, -(-_MIN_PROGRAMS // kv_heads))
         if packed and self.head_dim <= LARGE_HEAD:
             return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, stages=3, lanes=16)
+        if self._takes_large_tiles and self.head_dim <= LARGE_HEAD:
+            return SplitConfig(target_splits=splits, tile_tokens=64, warps=2, lanes=16)
         return SplitConfig(target_splits=splits, tile_tokens=16, warps=2, stages=4, lanes=16)
