@@ -1,8 +1,8 @@
 """Chooses the kernel for a matrix product, and its tiling, by the number of tokens and the matrix's shape.
 
 One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
-The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
-behind them. Tilings for weights of 8 bits were measured on an H200, but those for prompts are computed.
+The tilings were measured on an H200 for the shapes of Llama 2 7B, 3 8B and 2 70B, of one rank and of one of four
+(docs/performance.md); other shapes follow the rules behind them.
 
 In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, GATED, RESIDUAL), `bm` the
 tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may

@@ -187,8 +187,8 @@ class CudaAttention:
         )
 
     def _fused_config(self) -> SplitConfig:
-        """Of the kernel for one slot: few programs leave registers for tiles that are read early. From an H200."""
-        if not self._gpu or is_packed(self.kv.k[0]):
+        """Of the kernel for one slot. Tiles read early take registers: only where it was measured, on an H200."""
+        if not self._takes_large_tiles or is_packed(self.kv.k[0]) or self.head_dim > LARGE_HEAD:
             return self._split_config(BatchShape(1, 0))
         if self.heads <= 8 or self.kv_heads <= 2:
             return SplitConfig(target_splits=MAX_SPLITS, tile_tokens=32, min_tiles=2, early_tiles=2)
