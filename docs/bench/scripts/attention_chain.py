@@ -1,6 +1,6 @@
-"""Attention of a rank's heads between the products before and after it: buffers, time in a CUDA graph, compilation.
+"""Decode attention of a rank's heads, with the products around it: buffers, times in a CUDA graph, compilation.
 
-It knows kernels and one GPU; attention_sweep.py says which configurations.
+It knows kernels and one GPU. attention_sweep.py chooses the configurations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MEASUREMENTS, REPLAYS = 9, 4
 
 
 def products(cell: Share) -> list[tuple[Cell, Tiling]]:
-    """The products before and after attention, as the engine tiles them now."""
+    """The products before and after attention, with the engine's present tilings."""
     projected = cell.heads + (1 if cell.fused else 2) * cell.kv_heads
     width, one, heads = cell.heads * cell.head_dim, cell.fused, (cell.heads, cell.kv_heads)
     before = Cell("wqkv", projected * cell.head_dim, cell.dim, PLAIN, cell.rows, True, False, *heads)
@@ -43,12 +43,12 @@ def products(cell: Share) -> list[tuple[Cell, Tiling]]:
 
 
 def random(*shape: int) -> Tensor:
-    """Normal numbers, uninitialized where only compilation needs them."""
+    """Normally distributed numbers in the model's dtype, with a standard deviation of 0.02."""
     return torch.empty(shape, device=DEVICE, dtype=DTYPE).normal_(0, 0.02)
 
 
 class Chain:
-    """Buffers of as many layers as the L2 cache cannot hold, every row with `context` cached tokens."""
+    """Buffers of more layers than the L2 cache can hold. Every row has `context` cached tokens."""
 
     def __init__(self, cell: Share, context: int, layers: int | None = None) -> None:
         self.cell, self._pdl, dim = cell, supported(DEVICE), cell.head_dim
@@ -81,7 +81,7 @@ class Chain:
         self._counters = torch.zeros(cell.rows * cell.heads, dtype=torch.int32, device=DEVICE)
 
     def _attend(self, layer: int, each: Candidate, work: Tensor) -> None:
-        """As the engine calls it."""
+        """Launch attention as the engine does."""
         cell, kv = self.cell, self._kv
         if cell.fused:
             fused_decode_value_proj(
@@ -98,7 +98,7 @@ class Chain:
             )  # fmt: skip
 
     def _work(self, each: Candidate) -> Tensor:
-        """The list of splits, which a step has once for all layers."""
+        """The list of splits, which a step computes once for all layers."""
         work = work_list(each.config.max_work_items(self.cell.rows), DEVICE)
         if not self.cell.fused:
             split_kv(self._slot_rows, self._positions, work, config=each.config)
@@ -109,8 +109,8 @@ class Chain:
         self._attend(0, each, work_list(1, DEVICE))
 
     def result(self, each: Candidate) -> Tensor:
-        """Of the first layer, a single row's two terms added. After an error in a kernel the counters are not zero."""
-        cell = self.cell
+        """Attention's result in the first layer, float32 [rows, heads, head_dim]; a single row's value included."""
+        cell = self.cell  # after an error in a kernel its counters are not zero
         self._counters.zero_()
         self._attend(0, each, self._work(each))
         heads = self._out.float().view(cell.rows, cell.heads, cell.head_dim)
@@ -121,7 +121,7 @@ class Chain:
         return heads + self._value_weight[None, :, None] * value
 
     def microseconds(self, each: Candidate | None) -> float:
-        """Of a layer's product, attention and product; None: without attention. The median of MEASUREMENTS."""
+        """Time of a layer: product, attention, product; None: without attention. The median of MEASUREMENTS."""
         (before, first), (after, second) = self._products
         work = None if each is None else self._work(each)
 
@@ -159,7 +159,7 @@ class Chain:
 
 
 def only_compile() -> None:
-    """A compiling process starts."""
+    """Run at the start of a compiling process: kernels are compiled, not launched."""
     rank_products.only_compile()
     fused_module.fused_decode_value_proj_kernel = CompileOnly(fused_module.fused_decode_value_proj_kernel)
     split_module.split_kv_kernel = CompileOnly(split_module.split_kv_kernel)
@@ -167,7 +167,7 @@ def only_compile() -> None:
 
 
 def compile_split(rows: int, target: int, tile: int, min_tiles: int) -> str:
-    """In a compiling process: the kernel that lists the splits."""
+    """In a compiling process: compile the kernel that lists the splits."""
     config = SplitConfig(target, tile_tokens=tile, min_tiles=min_tiles)
     numbers = torch.zeros(rows, dtype=torch.int32, device=DEVICE)
     split_kv(numbers, numbers, work_list(config.max_work_items(rows), DEVICE), config=config)
@@ -175,9 +175,9 @@ def compile_split(rows: int, target: int, tile: int, min_tiles: int) -> str:
 
 
 def compile_candidate(cell: Share, each: Candidate) -> str:
-    """In a compiling process: why it failed, or nothing."""
+    """In a compiling process: compile attention. Returns the error, or an empty string."""
     try:
         Chain(cell, 1, 1).compile(each)
-    except Exception as error:  # some configurations are more than the compiler or the GPU can do
+    except Exception as error:  # some need more than the compiler or the GPU has
         return f"{type(error).__name__}: {error}"
     return ""

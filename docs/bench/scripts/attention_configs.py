@@ -1,6 +1,6 @@
 """Configurations of decode attention to try at a rank's share of the heads: shapes, the present rule, candidates.
 
-It knows integers only; attention_sweep.py measures.
+It only computes with integers. attention_sweep.py measures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_TARGET = 4096  # splits of all rows together
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A rank's heads of a model over `world` ranks, for steps of `rows` rows; dim: width of the residual stream."""
+    """One of `world` ranks' heads of a model, in steps of `rows` rows; `dim`: the residual stream's width."""
 
     model: str
     world: int
@@ -34,13 +34,13 @@ class Share:
 
     @property
     def fused(self) -> bool:
-        """Whether attention projects the value."""
+        """Whether the attention kernel also projects the value, as it does for one row."""
         return self.rows == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`block`: columns of a value's weights that are read at a time; of one row only."""
+    """A configuration to time. `block`: columns of the value projection's weights read at a time (one row only)."""
 
     config: SplitConfig
     block: int = 1024
@@ -60,12 +60,12 @@ class Candidate:
 
     @property
     def compiled(self) -> Candidate:
-        """The one of those with the same program; a batch's split is read on the device."""
+        """The candidate to compile for all that share its program: a batch's splits are read on the device."""
         return replace(self, config=replace(self.config, target_splits=1, min_tiles=1))
 
 
 def share(name: str, rows: int, scale: int = 1) -> Share:
-    """Of `name`, as 70b/8: model and world size. `scale` divides the sizes, for a trial on a CPU."""
+    """The share that `name` says: model/world size, as in 70b/8. `scale` divides the sizes, for a trial on a CPU."""
     model, _, world = name.partition("/")
     shape, ranks = spec(model), int(world)
     heads, kv = shape.n_heads // ranks, kv_heads(shape, ranks)
@@ -74,7 +74,7 @@ def share(name: str, rows: int, scale: int = 1) -> Share:
 
 
 def present(cell: Share) -> Candidate:
-    """What the engine uses now on a GPU with 16-bit caches and much shared memory."""
+    """`_split_config`'s choice on a data-center GPU with 16-bit caches. For one row the engine uses `_fused_config`."""
     pages = SimpleNamespace(k=[torch.empty(0, dtype=torch.bfloat16)])
     layer: Any = SimpleNamespace(
         _gpu=True, _takes_large_tiles=True, kv=pages, heads=cell.heads, kv_heads=cell.kv_heads, head_dim=cell.head_dim
@@ -83,12 +83,12 @@ def present(cell: Share) -> Candidate:
 
 
 def candidates(cell: Share, now: Candidate) -> list[Candidate]:
-    """The present one, then about twenty that differ much, the most promising first."""
+    """The present configuration, then about twenty that differ much from it, the most promising first."""
     return list(dict.fromkeys([now, *(_single_row() if cell.fused else _batch(cell, now))]))
 
 
 def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
-    """Those that differ from the best so far in one respect."""
+    """Configurations that differ from the best so far in one number."""
     c = best.config
     changes: list[dict[str, int]] = [{"min_tiles": c.min_tiles * 2}, {"min_tiles": max(1, c.min_tiles // 2)}]
     targets = [c.target_splits * 2, c.target_splits // 2]
@@ -96,7 +96,7 @@ def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
         changes += [{"target_splits": each} for each in (*targets, cell.rows) if cell.rows <= each <= MAX_TARGET]
     else:
         changes += [{"target_splits": each} for each in targets if 4 <= each <= 32]
-    most = 64 if cell.fused else 256  # tokens: registers hold a single row's
+    most = 64 if cell.fused else 256  # tokens; a single row's tiles read early stay in registers
     changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= most]
     changes += [{"stages": c.stages + 1}, {"stages": max(1, c.stages - 1)}]
     changes += [{"warps": min(8, c.warps * 2)}, {"warps": max(1, c.warps // 2)}]
@@ -107,7 +107,7 @@ def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
 
 
 def _single_row() -> list[Candidate]:
-    """Splits, tile, warps, stages, shortest split in tiles, tiles read early."""
+    """Configurations for one row; the columns are splits, tile, warps, stages, shortest split in tiles, early tiles."""
     numbers = [
         (16, 16, 4, 3, 4, 4), (16, 16, 4, 3, 4, 2), (16, 16, 4, 3, 2, 2), (16, 16, 4, 3, 4, 1),
         (16, 16, 8, 3, 4, 4), (16, 16, 4, 3, 2, 0), (8, 16, 4, 3, 4, 4), (8, 16, 8, 3, 4, 4),
@@ -123,7 +123,7 @@ def _single_row() -> list[Candidate]:
 
 
 def _batch(cell: Share, now: Candidate) -> list[Candidate]:
-    """Present lengths of splits with other programs, then half and twice as many splits."""
+    """Configurations for several rows: other programs with the present splits, then half and twice as many splits."""
     target = now.config.target_splits
     targets = [each for each in (target // 2, target * 2) if cell.rows <= each <= MAX_TARGET]
     products = [(32, 4, 2), (64, 4, 2), (16, 2, 4), (64, 2, 3), (32, 2, 3), (64, 4, 3), (32, 4, 3), (16, 2, 3),

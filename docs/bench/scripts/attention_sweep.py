@@ -1,13 +1,13 @@
-"""Times decode attention of a rank's share of the heads for many configurations; prints JSON lines and short ones.
+"""Times decode attention of a rank's share of the heads for many configurations; prints JSON lines and summaries.
 
     PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/attention_sweep.py --shares 7b/4 --rows 1 32
 
-A share is a model and a world size. A cell is a share, a number of rows and of cached tokens; of a single row the
-kernel projects the value too. A layer is the product before attention, attention, and the product after it, started as
-the engine starts them (PDL), from a CUDA graph of more layers than the L2 cache holds. `products_us` is the same
-without attention, so the difference is what attention adds. The list of splits is given, as a step has one for all
-layers. Results are checked against the present configuration's. The best are timed twice, the second time beside the
-present one. One GPU is enough: sums over ranks are not measured. Other processes compile.
+A share is a model and a world size. A cell is a share, a number of rows and a number of cached tokens. For a single row
+the kernel projects the value too. A layer is the product before attention, attention, and the product after it. A CUDA
+graph of more layers than the L2 cache holds launches them as the engine does (PDL). Times are µs a layer;
+`products_us` leaves attention out, so the difference is what attention adds. The list of splits is computed before, as
+a step computes it once for all layers. Each result is compared with the present configuration's. The best three are
+timed again, beside the present one. One GPU is enough: sums over ranks are not measured. Other processes compile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = 0.02  # of the largest number of the present configuration's result
 
 
 class Sweep:
-    """The configurations that are being compiled, in the order in which they were asked for, and times of cells."""
+    """Has configurations compiled, in the order in which they were asked for, and times those of a cell."""
 
     def __init__(self, pool: Pool | None) -> None:
         self._pool = pool
@@ -63,7 +63,7 @@ class Sweep:
             job.wait(COMPILE_SECONDS)
 
     def problem(self, cell: Share, each: Candidate, left: float) -> str:
-        """Why a configuration cannot run, or nothing, after its compilation."""
+        """Waits for a configuration's compilation; returns why it cannot run, or an empty string."""
         try:
             job = self._compiling.get((cell, each if cell.fused else each.compiled))
             return "" if job is None else job.get(min(left, COMPILE_SECONDS))
@@ -71,7 +71,7 @@ class Sweep:
             return "not compiled in time"
 
     def measure(self, cell: Share, context: int, deadline: float) -> dict[str, object]:
-        """Present configuration, candidates, neighbours of the best, until the deadline; then the best again."""
+        """Time the present configuration, candidates, neighbours of the best, until the deadline; then the best again."""
         self.wait_for_products(cell)
         chain, now = Chain(cell, context), present(cell)
         times: dict[Candidate, float] = {}
@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
 
 
 def sweep(options: argparse.Namespace, pool: Pool | None, deadline: float) -> int:
-    """All cells. What a cell does not use of its time, the later ones have."""
+    """Measure all cells. Later cells get the time that earlier ones leave."""
     state = Sweep(pool)
     shares = [share(name, rows, options.scale) for name in options.shares for rows in options.rows]
     cells = [(cell, context) for cell in shares for context in options.contexts]
@@ -153,7 +153,7 @@ def sweep(options: argparse.Namespace, pool: Pool | None, deadline: float) -> in
 
 
 def human(cell: Share, context: int, measured: dict[str, object]) -> str:
-    """A cell in a line: microseconds of a layer, of them attention's, and configurations."""
+    """A cell's summary in one line: µs of a layer, attention's part of it, and the configuration."""
     name = f"# {cell.model}/{cell.world} {cell.heads}/{cell.kv_heads} rows {cell.rows} context {context}:"
     now, bare, top = measured.get("present_us"), measured.get("products_us"), measured.get("top")
     if not isinstance(now, float) or not isinstance(bare, float) or not isinstance(top, list):

@@ -2,12 +2,12 @@
 
     python docs/bench/scripts/eight_bit_prompt_sweep.py [--tokens 256 512 1024 2048] [--layers 8] [--workers 12]
 
-Beside ours: cuBLAS with bfloat16 weights, and cuBLAS after dequantizing 8-bit ones. Each result is compared with that
-of float32; ours may be no farther from it than that of dequantized weights (else exit code 1). First `--workers`
-processes compile the kernels, each a share. It measures the matrices of a 7B, for more layers than the L2 cache holds,
-in CUDA graphs that take turns. The last lines sum up: all four matrices by tokens, and by tiling the time of a round
-of programs with 4096 columns, which `eight_bit_prompt_config` compares. `--scale 64 --layers 1` is for a trial
-without a GPU.
+Our GEMM is timed beside cuBLAS with bfloat16 weights, and cuBLAS after dequantizing 8-bit weights. Each result is
+compared with the float32 result: ours may differ from it about as much as that of dequantized weights, and a larger
+difference makes the exit code 1. First `--workers` processes compile the kernels, a part each. CUDA graphs that take
+turns then measure the matrices of a 7B, for more layers than the L2 cache holds. The last lines sum up the times (µs):
+all four matrices for each number of tokens; and for each tiling one round of programs with 4096 columns, which
+`eight_bit_prompt_config` compares. `--scale 64 --layers 1` is for a trial without a GPU.
 """
 
 import argparse
@@ -106,19 +106,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def size(name: str, scale: int) -> tuple[int, int, bool]:
-    """One of SHAPES, divided by `scale`."""
+    """Rows, columns and whether the product is added, of one of SHAPES divided by `scale`."""
     rows, k, add = SHAPES[name]
     return (rows, k, add) if name == "ragged" else (rows // scale, k // scale, add)
 
 
 def rounds_of(tiling: Tiling, rows: int, k: int, tokens: int) -> float:
-    """Rounds of programs, in units of 4096 columns."""
+    """Rounds of programs on all multiprocessors, times k / 4096."""
     programs = -(-rows // tiling[1]) * -(-tokens // tiling[0])
     return -(-programs // MULTIPROCESSORS) * k / 4096
 
 
 def multiply(x: Tensor, weight: EightBitWeight, out: Tensor, tiling: Tiling, *, add: bool) -> None:
-    """Our GEMM."""
+    """out = x · weightᵀ, or with `add` out += …, by our GEMM."""
     bm, bn, bk, stages, warps, bulk = tiling
     config = GemmConfig(bn, bk, 1, stages, warps, bulk=bulk and (PDL or DEVICE.type == "cpu"))
     eight_bit_prompt(x, weight.words, weight.scales, out, config, fp8=weight.fp8, bm=bm, add=add, pdl=PDL)
@@ -184,7 +184,7 @@ class Matrix:
 
 
 def measured(matrix: Matrix, tokens: int) -> Iterator[tuple[dict[str, Any], float | None]]:
-    """Each case, with the norm of its error and the largest error (of the exact product's), and its microseconds."""
+    """Each case with its relative error, its largest error in standard deviations of the exact result, and its µs."""
     x, before = random(tokens, matrix.k), random(tokens, matrix.rows)
     exact = {
         label: x.float() @ weight.T + (before.float() if matrix.add else 0.0)
@@ -222,7 +222,7 @@ def measured(matrix: Matrix, tokens: int) -> Iterator[tuple[dict[str, Any], floa
 
 
 def graph_of(run: Product, layers: int, out: Tensor) -> Callable[[], object]:
-    """What runs all layers."""
+    """A function that runs all layers: a CUDA graph's replay on a GPU."""
 
     def all_layers() -> None:
         for layer in range(layers):
@@ -238,7 +238,7 @@ def graph_of(run: Product, layers: int, out: Tensor) -> Callable[[], object]:
 
 
 def microseconds(replay: Callable[[], object], times: int = 4) -> float:
-    """Of one replay, after another one."""
+    """The mean time of a replay, after one that is not timed."""
     replay()
     if DEVICE.type != "cuda":
         return 1.0

@@ -1,6 +1,6 @@
-"""One product of a rank's share: its buffers, the engine's call, its time in a CUDA graph; and how to compile it ahead.
+"""One product of a rank's share: its buffers, the engine's call, its time in a CUDA graph, and its compilation.
 
-It knows kernels and one GPU; rank_sweep.py says which products and tilings.
+It knows kernels and one GPU. rank_sweep.py chooses the products and tilings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEASUREMENTS, REPLAYS = 9, 4
 
 
 class Product:
-    """A cell's buffers, with `copies` matrices."""
+    """A cell's buffers. `weights`: copies of the matrix, [rows, k] each; `world`: ranks that a pushed sum has."""
 
     def __init__(self, cell: Cell, world: int, weights: list[Tensor]) -> None:
         self.cell, self.weights, self._pdl = cell, weights, supported(DEVICE)
@@ -62,13 +62,14 @@ class Product:
             )  # fmt: skip
 
     def result(self, tiling: Tiling) -> Tensor:
-        """With the first matrix. After an error in a kernel the counters of split-K are not what they must be."""
+        """The product with the first matrix, in float32. Copies it, since the next run writes `out` again."""
+        # After an error in a kernel the counters of split-K are not zero.
         self._scratch.counters.zero_()
         self.run(0, tiling)
         return self.out.float().clone()
 
     def microseconds(self, tiling: Tiling) -> float:
-        """Of one matrix; the median of MEASUREMENTS."""
+        """Time of the product with one matrix; the median of MEASUREMENTS."""
         if not GPU:
             started = time.perf_counter()
             self.run(0, tiling)
@@ -96,7 +97,7 @@ class Product:
 
 
 class CompileOnly:
-    """In place of a kernel: what would launch it compiles it into Triton's cache on disk."""
+    """Takes a kernel's place: a launch only compiles the kernel into Triton's cache on disk."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
@@ -106,15 +107,15 @@ class CompileOnly:
 
 
 def only_compile() -> None:
-    """A compiling process starts."""
+    """Run at the start of a compiling process: kernels are compiled, not launched."""
     gemv_module.gemv_kernel = CompileOnly(gemv_module.gemv_kernel)
     matmul_module.matmul_kernel = CompileOnly(matmul_module.matmul_kernel)
 
 
 def compile_tiling(cell: Cell, world: int, tiling: Tiling) -> str:
-    """In a compiling process: why it failed, or nothing."""
+    """In a compiling process: compile one tiling. Returns the error, or an empty string."""
     try:
         Product(cell, world, [torch.empty(cell.rows, cell.k, device=DEVICE, dtype=DTYPE)]).run(0, tiling)
-    except Exception as error:  # some tilings are more than the compiler or the GPU can do
+    except Exception as error:  # some tilings need more than the compiler or the GPU has
         return f"{type(error).__name__}: {error}"
     return ""

@@ -2,10 +2,11 @@
 
     PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/rank_sweep.py --model 7b --world 4 [--tokens 32 1 16]
 
-First a line for each cell (a matrix and a number of tokens) with the engine's present tiling, then one with the best
-that was found within `--budget` seconds, then one for each number of tokens with the sum of a layer's products. One GPU
-is enough: sums over ranks are not measured, and what a GEMV pushes to the other ranks stays in this GPU's memory.
-Copies of the matrix are read in turn from a CUDA graph, more than the L2 cache holds. Other processes compile.
+A cell is a matrix and a number of tokens. It prints one line for each cell with the engine's present tiling, then one
+with the best that was found within `--budget` seconds, then one for each number of tokens with the sum of a layer's
+products. Times are µs; `roof` is the time to read the weights at 4.3 TB/s, divided by the measured time. A CUDA graph
+multiplies by copies of the matrix in turn, more than the L2 cache holds. One GPU is enough: sums over ranks are not
+measured, and a GEMV pushes its partial sums into this GPU's own memory. Other processes compile.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TOLERANCE = 0.02  # of the largest number of the present tiling's result
 
 
 class Sweep:
-    """Times by cell and tiling, and the tilings that are being compiled, in the order in which they were asked for."""
+    """Has tilings compiled, in the order in which they were asked for, and keeps the times by cell and tiling."""
 
     def __init__(self, options: argparse.Namespace, pool: Pool | None) -> None:
         self._world, self._pool, self._deadline = options.world, pool, time.monotonic() + options.budget
@@ -51,7 +52,7 @@ class Sweep:
                 self._compiling[cell, tiling] = job
 
     def measure(self, cell: Cell, tilings: list[Tiling]) -> None:
-        """Time those that are not timed yet, until the budget is used up. The first of a cell is the present one."""
+        """Time the tilings that have no time yet, until the budget is used up. A cell's first one is the engine's."""
         product, expected = Product(cell, self._world, self._copies(cell)), None
         times, failed = self.times.setdefault(cell, {}), self.failed.setdefault(cell, {})
         for tiling in tilings:
@@ -79,7 +80,7 @@ class Sweep:
             return "not compiled in time"
 
     def _copies(self, cell: Cell) -> list[Tensor]:
-        """The matrices of a shape, which cells share."""
+        """Copies of a matrix [rows, k]; cells of the same shape share them."""
         size = cell.rows * cell.k * self.item
         count = min(64, max(4, -(-COLD_BYTES // size))) if GPU else 2
         if (cell.rows, cell.k) not in self._weights:
@@ -105,7 +106,7 @@ class Sweep:
 
 
 def short(tiling: Tiling) -> dict[str, object]:
-    """Its numbers, without what is off."""
+    """A tiling's fields, without the options that are off."""
     return {name: value for name, value in asdict(tiling).items() if value is not False}
 
 
@@ -129,7 +130,7 @@ def main(arguments: list[str]) -> int:
 
 
 def sweep(options: argparse.Namespace, wanted: list[Cell], pool: Pool | None) -> int:
-    """Present tilings of all cells, then candidates of all, then neighbours of the best."""
+    """Time the present tilings of all cells, then the candidates of all cells, then the neighbours of the best."""
     state = Sweep(options, pool)
     facts = {"model": options.model, "world": options.world, "device": torch.cuda.get_device_name(0) if GPU else "CPU"}
     now = {cell: present(cell, state.item, bulk=state.bulk) for cell in wanted}

@@ -1,6 +1,6 @@
 """Tilings to try for products at a rank's share of a model's matrices: shapes, present rules, candidates, neighbours.
 
-It knows integers only; rank_sweep.py measures.
+It only computes with integers. rank_sweep.py measures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_STAGES = 6
 
 @dataclass(frozen=True, slots=True)
 class GemvTiling:
-    """How a GEMV is tiled; see `gemv`."""
+    """A GEMV's tiling; see `gemv`."""
 
     block: int
     warps: int
@@ -36,9 +36,9 @@ Tiling: TypeAlias = GemmConfig | GemvTiling
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A product: weights [rows, k] of a rank for `tokens` tokens. `norm`: of x. `pushes`: one token's partial sum.
+    """A product of `tokens` tokens with a rank's weights [rows, k]. `norm`: x is normalized; `pushes`: to other ranks.
 
-    `heads` and `kv_heads` are a rank's: the product of one token after attention adds its value first.
+    `heads` and `kv_heads` are the rank's: for one token, the product after attention first adds the token's own value.
     """
 
     product: str
@@ -53,17 +53,17 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """Numbers of the result for a token."""
+        """Columns of the result."""
         return self.rows // 2 if self.kind == GATED else self.rows
 
     @property
     def bm(self) -> int:
-        """Tokens with the padding."""
+        """Tokens with padding."""
         return token_block(self.tokens)
 
 
 def cells(model: str, world: int, tokens: list[int], scale: int = 1) -> list[Cell]:
-    """By number of tokens, the four products of a layer; `scale` divides the sizes, for a trial on a CPU."""
+    """The four products of a layer for each number of tokens; `scale` divides the sizes, for a trial on a CPU."""
     shape = spec(model)
     heads, kv, head_dim = shape.n_heads // world, kv_heads(shape, world), shape.head_dim
     dim, ffn = shape.dim // scale, ffn_width(shape, world) // scale
@@ -84,7 +84,7 @@ def cells(model: str, world: int, tokens: list[int], scale: int = 1) -> list[Cel
 
 
 def present(cell: Cell, item: int, *, bulk: bool) -> Tiling:
-    """What the engine uses now; `item`: bytes of a weight, `bulk`: the GPU has bulk copies."""
+    """The engine's present tiling. `item`: bytes of a weight; `bulk` is not used."""
     if cell.tokens == 1:
         return GemvTiling(*gemv_config(cell.k, cell.kind), two_rows=cell.kind != GATED)
     config = gemm_config(cell.rows, cell.k, cell.kind, cell.bm, item)
@@ -92,12 +92,12 @@ def present(cell: Cell, item: int, *, bulk: bool) -> Tiling:
 
 
 def candidates(cell: Cell, item: int) -> list[Tiling]:
-    """About a dozen that differ much; of a GEMV all."""
+    """About a dozen tilings that differ much; of a GEMV all that make sense."""
     return list(_gemvs(cell) if cell.tokens == 1 else _gemms(cell, item))
 
 
 def neighbours(cell: Cell, best: Tiling, item: int, *, bulk: bool) -> list[Tiling]:
-    """Those that differ from the best so far in one respect."""
+    """Tilings that differ from the best so far in one number. `bulk`: the GPU has bulk tensor copies."""
     if isinstance(best, GemvTiling):
         return []
     found = [
@@ -137,7 +137,7 @@ def _gemms(cell: Cell, item: int) -> Iterator[Tiling]:
 
 
 def _fits(cell: Cell, tiling: GemmConfig, item: int) -> bool:
-    """Whether shared memory and scratch are large enough, and the numbers make sense."""
+    """Whether a tiling is valid, and fits shared memory and the split-K scratch."""
     height = tiling.bn * (2 if cell.kind == GATED else 1)
     tiles = -(-cell.n // tiling.bn)
     return (
