@@ -1,6 +1,6 @@
-"""Where the time of steps goes: kernels' start and end times to milliseconds by kind, per step and over the ranks.
+"""Where a step's time goes: turns kernels' start and end times into milliseconds a step, by kind and over the ranks.
 
-The kernels of a step run in order on one stream, but a kernel may start before the one before it has ended, and then
+The kernels of a step run in order on one stream, but a kernel may start before the previous one has ended, and then
 waits for it (`engine/kernels/pdl.py`). So a kernel's *own* time begins when all kernels before it have ended. Own times
 and the idle time between kernels add up to the time of a step.
 
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-FIRST = "apply_updates_kernel"  # of every step
+FIRST = "apply_updates_kernel"  # the first kernel of every step
 COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "gather_logits", "broadcast_ids", "nccl")
 ATTENTION = ("attention", "fused_decode", "split_kv", "rotate_and_store")
 PRODUCTS = ("gemv", "matmul", "gemm", "nvjet", "cutlass", "cublas", "splitk", "quantize")
-KINDS = ("products", "attention", "other", "gaps", "between")  # a row's first columns; its others are collectives
+KINDS = ("products", "attention", "other", "gaps", "between")  # a row's first columns; the others are collectives
 NAME_LENGTH = 48
 
 
@@ -35,7 +35,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class OwnTime:
-    """`own`: µs from the end of all earlier kernels, or from its start, to its end. `idle`: then until the next one."""
+    """`own`: µs from the kernel's start or the end of all earlier kernels to its end; `idle`: µs until the next one."""
 
     kernel: Kernel
     own: float
@@ -51,7 +51,7 @@ class StepTable:
 
 
 def kind_of(name: str) -> str:
-    """products, attention, other, or collective."""
+    """The kind of the kernel of this name: "products", "attention", "collective" or "other"."""
     lower = name.lower()
     for kind, words in (("collective", COLLECTIVES), ("attention", ATTENTION), ("products", PRODUCTS)):
         if any(word in lower for word in words):
@@ -60,7 +60,7 @@ def kind_of(name: str) -> str:
 
 
 def own_times(kernels: Sequence[Kernel]) -> list[OwnTime]:
-    """By start. The sum of all own times is the length of the union of the kernels' intervals."""
+    """Own times, by start. Their sum is the length of the union of the kernels' intervals."""
     in_order = sorted(kernels, key=lambda kernel: (kernel.start, kernel.end))
     times, busy_until = [], float("-inf")
     for index, kernel in enumerate(in_order):
@@ -72,13 +72,13 @@ def own_times(kernels: Sequence[Kernel]) -> list[OwnTime]:
 
 
 def split_steps(times: Sequence[OwnTime]) -> list[list[OwnTime]]:
-    """The complete steps, each from its FIRST to that of the next step. The last has no end, and is left out."""
+    """The complete steps, each from its FIRST to that of the next step. The last step has no end and is left out."""
     starts = [index for index, time in enumerate(times) if time.kernel.name == FIRST]
     return [list(times[start:end]) for start, end in pairwise(starts)]
 
 
 def step_table(steps: Sequence[Sequence[OwnTime]]) -> StepTable:
-    """ValueError if the steps do not have the same collectives in the same order."""
+    """The table of complete steps. ValueError if there are none, or if their collectives or the order differ."""
     names = [tuple(time.kernel.name for time in step if kind_of(time.kernel.name) == "collective") for step in steps]
     if not steps:
         raise ValueError(f"no complete step: the profiler saw no two kernels named {FIRST}")
@@ -89,7 +89,7 @@ def step_table(steps: Sequence[Sequence[OwnTime]]) -> StepTable:
 
 
 def _row(step: Sequence[OwnTime]) -> list[float]:
-    """`gaps` lie between the kernels of a step, `between` after the last one: the copy of the ids, and the host."""
+    """A step's row. `gaps`: idle time between its kernels; `between`: after the last one, copy of the ids and idle."""
     sums = dict.fromkeys(KINDS, 0.0)
     collectives = []
     last = max(index for index, time in enumerate(step) if not is_copy(time.kernel.name))
@@ -111,11 +111,11 @@ def is_copy(name: str) -> bool:
 
 
 def summary(columns: Sequence[str], ranks: Sequence[Sequence[Sequence[float]]]) -> dict[str, object]:
-    """Milliseconds of a step from the rows of all ranks, as means over steps and ranks.
+    """Milliseconds of a step, as means over steps and ranks. `ranks`: the rows of each rank.
 
-    Of a collective, the rank that comes last waits least: the minimum over the ranks is the `exchange`, and what the
-    others take longer on average is the `skew`. `wait_ms_by_rank`: what each takes longer; the least is the latest's.
-    While rank 0 gathers the logits and samples, the others wait in the broadcast of the ids: skew by design.
+    The rank that reaches a collective last does not wait: the shortest time over the ranks is the `exchange`, and the
+    `skew` is how much longer the ranks take on average. `wait_ms_by_rank`: how much longer each one takes; the late
+    rank has the least. While rank 0 gathers the logits and samples, the others wait for the ids: skew by design.
     """
     steps = range(len(ranks[0]))
     by_rank = [[fmean(rows[step][at] for step in steps) for at in range(len(columns))] for rows in ranks]
@@ -142,7 +142,7 @@ def summary(columns: Sequence[str], ranks: Sequence[Sequence[Sequence[float]]]) 
 
 
 def top_kernels(steps: Sequence[Sequence[OwnTime]], count: int = 8) -> list[dict[str, object]]:
-    """The kernels with the largest own time: ms a step, launches a step, and mean µs, own and from start to end."""
+    """The kernels with the largest own time: ms and launches a step, and mean µs a launch, own and start to end."""
     launches: Counter[str] = Counter()
     own: dict[str, float] = defaultdict(float)
     whole: dict[str, float] = defaultdict(float)
@@ -161,7 +161,7 @@ def top_kernels(steps: Sequence[Sequence[OwnTime]], count: int = 8) -> list[dict
 
 
 def short_name(name: str) -> str:
-    """Without return type, namespaces, template arguments and parameters, if it is a C++ function."""
+    """A kernel's name; a C++ function's without return type, namespaces, template arguments and parameters."""
     bare = name.removeprefix("void ")
     if "cutlass" not in bare:  # whose kernels' names are in the template arguments
         bare = re.split(r"[<(]", bare, maxsplit=1)[0].rsplit("::", 1)[-1]

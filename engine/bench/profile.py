@@ -1,10 +1,10 @@
-"""Profiles steps on all ranks: products, attention, collectives, what ranks wait for each other, and idle time.
+"""Profiles steps on all ranks: products, attention, collectives, the ranks' waits for each other, and idle time.
 
     torchrun --nproc-per-node 4 -m engine.bench.profile [--rows 1 32] [--context 580] [--prompts 512 2048] [--steps 20]
 
-Rank 0 prints one JSON line for each kind of step: `ms`, the time of a step without the profiler, and what
-`kernel_times.summary` finds in the kernels that the profiler saw on each rank (`step_ms` is longer where the profiler
-slows the host down). `top` are rank 0's largest kernels. Only the shapes of these steps are recorded.
+Rank 0 prints one JSON line for each kind of step. `ms` is the time of a step without the profiler. The other times are
+the `kernel_times.summary` of what the profiler saw on all ranks; `step_ms` is longer than `ms` where the profiler slows
+the host down. `top` lists rank 0's largest kernels. Only the shapes of these steps are recorded as graphs.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from engine.runner.cuda.batch.input_buffers import batch_shapes
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.scheduler.step_plan import StepPlan
 
-Recorder: TypeAlias = Callable[[Callable[[], object]], list[Kernel]]  # runs the function; the kernels it launched
+Recorder: TypeAlias = Callable[[Callable[[], object]], list[Kernel]]  # runs the function; returns its kernels
 LEAD_IN = 2  # steps that are not counted: ranks begin them at different times
 LAST = 1  # step that is not counted: nothing marks its end
 MAX_STEPS = STEPS - LEAD_IN - LAST  # for which rows have pages
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def needed_shapes(config: EngineConfig, options: argparse.Namespace) -> list[BatchShape]:
-    """Of the shapes that the engine records, those for these steps and for the prompts that fill the rows."""
+    """Those of the engine's shapes that these steps, and the prompts that fill the rows, need."""
     shapes = batch_shapes(config)
 
     def smallest(slots: int, tokens: int) -> BatchShape:
@@ -112,7 +112,7 @@ def _profile_steps(
     record: Recorder,
     reset: Callable[[], object],
 ) -> dict[str, object]:
-    """What is known of these steps. `reset` undoes them."""
+    """`ms`, and `summary` and `top`, or an `error`, of these steps. `reset` undoes the steps."""
 
     def run() -> float:
         communicator.all_gather(0)  # all ranks begin together
@@ -139,7 +139,7 @@ def _profile_steps(
 
 
 def gather_rows(rows: list[list[float]]) -> list[list[list[float]]]:
-    """The rows of all ranks, which have equally many of equal length, in rank order."""
+    """The rows of all ranks, in rank order. All ranks must pass equally many rows of equal length."""
     if not dist.is_initialized():
         return [rows]
     own = torch.tensor(rows, dtype=torch.float64)
@@ -149,7 +149,7 @@ def gather_rows(rows: list[list[float]]) -> list[list[list[float]]]:
 
 
 def cuda_kernels(run: Callable[[], object]) -> list[Kernel]:
-    """The kernels and copies on the GPU while `run` runs; those of replayed graphs are among them."""
+    """The kernels and copies on the GPU while `run` runs, those of replayed graphs included."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()

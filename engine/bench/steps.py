@@ -28,7 +28,7 @@ from engine.runner.cuda.layers.collectives import Collectives
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, Verification
 
 STEPS, REPEATS = 40, 3
-MAX_PROMPT = 512  # tokens of a prompt; a step of more has several
+MAX_PROMPT = 512  # tokens of a prompt; a step of more tokens has several prompts
 MIN_CONTEXT = MAX_PROMPT  # of a row, for the prompts
 
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     for collectives in (True, False) if options.share else (True,):
         if not collectives:
             for name in ("all_reduce", "two_shot_all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
-                setattr(Collectives, name, lambda *_, **__: 1)  # part of squares
+                setattr(Collectives, name, lambda *_, **__: 1)  # `all_reduce` returns a number of partial sums
         runner = CudaRunner(config, model)
         runner.start(pages_per_row(options.contexts) * config.max_num_seqs)
         while runner.prepare():
@@ -76,7 +76,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def step_config(
     shape: ModelSpec, options: argparse.Namespace, *, device: str = "cuda", speculate: str = "auto"
 ) -> EngineConfig:
-    """The engine's own limits, except that the longest prompt of `--prompts` fits one step."""
+    """The engine's default limits, but the most tokens of `--prompts` fit one step."""
     longest = max(options.prompts, default=0)
     config = resolve(
         shape, device=device, max_num_seqs=max(1, *options.rows, -(-longest // MAX_PROMPT)), quantize=options.quantize,
@@ -86,7 +86,7 @@ def step_config(
 
 
 def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
-    """What was measured, and on which machine."""
+    """What a line says of the model and the machine that were measured."""
     name = torch.cuda.get_device_name(config.device) if config.device.type == "cuda" else "CPU"
     return {
         "model": options.model, **({"layers": options.layers} if options.layers else {}), "quantize": options.quantize,
@@ -140,7 +140,7 @@ def pages_per_row(contexts: Sequence[int]) -> int:
 
 
 def admit(runner: AnyRunner, rows: int, pages: int) -> None:
-    """A sequence in each row, with `pages` pages."""
+    """Start a sequence with `pages` pages in each of the first `rows` rows."""
     new_sequences = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(rows))
     grants = tuple((row, index, row * pages + index) for row in range(rows) for index in range(pages))
     runner.wait(runner.execute_async(StepPlan(0, new_sequences, grants)))

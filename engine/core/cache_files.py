@@ -62,8 +62,8 @@ class CacheFiles:
     def start(self, learn_ready_slots: Callable[[], None] = lambda: None) -> None:
         """Take over what the files have of the last hour, and restore it for up to RESTORE_SECONDS.
 
-        `learn_ready_slots` tells the cache of slots that have become ready: they are pinned just now. What has no room
-        before all of them are comes back later, between steps.
+        `learn_ready_slots` tells the cache of slots that have become ready: slots are still being pinned. Pages for
+        which there is no room yet come back later, between steps.
         """
         self._learn_ready_slots = learn_ready_slots
         now, store = time.time(), self._store

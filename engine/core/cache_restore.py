@@ -1,7 +1,7 @@
 """Pages of the last hour come back from the files of an engine before, last used first.
 
-For a second before the engine is ready, the rest while it serves: to slots of the host tier as they are pinned, and to
-pages of the device while there are none. A page that one rank does not have is dropped by all, with those after it.
+They come back for a second before the engine is ready, and the rest while it serves: to slots of the host tier as these
+are pinned, or to pages of the device while no slot is ready. If one rank lacks a page, all drop it and those after it.
 
 It runs in rank 0's engine thread. It knows the prefix trie, and no bytes.
 """
@@ -55,7 +55,7 @@ class CacheRestore:
                 last_used = self._times.clock_at(page.last_used)
                 node = self._stored.restore(page.tenant, parent, page.token_ids, page.record, last_used)
                 if node is None and (host.num_slots < host.max_slots or host.num_free_slots):
-                    break  # until more slots are ready, or the page before it has been saved to one
+                    break  # try again when more slots are ready, or when its parent has been saved to a slot
             self._pending.popleft()
             if node is not None:
                 self._nodes[page.record] = node

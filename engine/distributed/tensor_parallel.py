@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
 
-_ALIGN: Final = 32  # columns: a group of quantized weights, and more than GPUs want the rows of matrices aligned to
+_ALIGN: Final = 32  # columns: a group of quantized weights. The alignment of rows that GPUs need divides it
 
 
 def check_divisible(spec: ModelSpec, world_size: int) -> None:
@@ -55,10 +55,10 @@ def kv_sources(spec: ModelSpec, rank: int, world_size: int) -> list[int]:
 
 
 def ffn_width(spec: ModelSpec, world_size: int) -> int:
-    """Columns of the feed-forward layer on each rank: all of them on one, else whole groups, padded with zeros.
+    """Columns of the feed-forward layer on each rank: on one rank all, else whole groups, padded with zeros.
 
-    If the ranks' columns began within a group, its weights would be quantized with those of others, and no longer be
-    the codes that a quantized file has.
+    If a rank's columns began within a group of a quantized file, its weights would be quantized together with weights
+    of another group, and would no longer have the file's codes.
     """
     if world_size == 1:
         return spec.ffn_dim

@@ -43,10 +43,10 @@ def unpack_bytes(words, PART: tl.constexpr, FP8: tl.constexpr, dtype: tl.constex
 
 @triton.jit
 def e4m3_words(low, high):
-    """int16 words of two e4m3 numbers: those nearest to float32 values of any shape, none beyond ±448.
+    """int16 words of two e4m3 numbers, the nearest to float32 `low` and `high` of any shape, none beyond ±448.
 
-    On a card one instruction makes both. Of bytes that were converted alone and joined, CUDA 12.8's ptxas lost every
-    second one.
+    On a GPU one instruction converts both: when they were converted apart and joined, CUDA 12.8's ptxas lost the low
+    byte of every second word.
     """
     if _INTERPRETED:
         return _e4m3_bits(low) | (_e4m3_bits(high) << 8)

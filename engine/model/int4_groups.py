@@ -58,7 +58,7 @@ class Groups:
 
 
 def has_codes(weight: Tensor) -> bool:
-    """Whether at least half of the groups of weight [rows, groups, GROUP], of any float dtype, were codes in a file."""
+    """Whether at least half of the groups of weight [rows, groups, GROUP] (any float dtype) were codes in a file."""
     return _share_of_codes(weight.view(-1, GROUP), _ROUNDING.get(weight.dtype, _FLOAT32_ROUNDING)) >= 0.5
 
 
@@ -93,14 +93,14 @@ def were_codes(weight: Tensor) -> bool:
 
 
 def _share_of_codes(groups: Tensor, rounding: float) -> float:
-    """How many of some groups [n, GROUP] are evenly spaced; those of one value do not count."""
+    """The share of groups [n, GROUP] whose values are evenly spaced, in a sample; those of one value do not count."""
     chosen = (groups.amax(-1) > groups.amin(-1)).nonzero()[:, 0]
     sample = groups[chosen[:: max(1, len(chosen) // _SAMPLE)]].float()
     return float(_are_even(sample, rounding).float().mean()) if len(sample) else 0.0
 
 
 def _are_even(w: Tensor, rounding: float) -> Tensor:
-    """Whether `_even_steps` has a step for each group, with few launches: all steps are tried at once."""
+    """For each group of w [n, GROUP], whether `_even_steps` finds a step. It tries all at once: few launches."""
     low, high = w.aminmax(dim=-1, keepdim=True)
     steps = torch.stack([(high - low) / count for count in range(1, MAX_CODE + 1)])
     return _fits(steps, w - low, _slack(w, rounding))[0].any(0)[..., 0]
@@ -125,12 +125,12 @@ def _even_steps(w: Tensor, rounding: float) -> Tensor:
 
 
 def _slack(w: Tensor, rounding: float) -> Tensor:
-    """How far decoded weights of each group may be off the grid."""
+    """How far decoded weights of each group may be from multiples of its step."""
     return 2 * rounding * w.abs().amax(-1, keepdim=True)
 
 
 def _fits(step: Tensor, above: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether a group's weights, which are `above` its minimum, are whole steps; by how many steps they may be off."""
+    """Whether the weights of a group, given as `above` its minimum, are whole steps; and the tolerance in steps."""
     position = above / step
     limit = (slack / step).clamp_max_(_MAX_DEVIATION)
     return ((position - position.round()).abs() <= limit).all(-1, keepdim=True) & (step > 0), limit
@@ -188,7 +188,7 @@ def _nearest(w: Tensor, row_scales: Tensor) -> Groups:
     low, high = low.clamp(max=0), high.clamp(min=0)  # zero is one of the codes
     best_error = torch.full_like(low, torch.inf)
     best_scale, best_zero = torch.zeros_like(low), torch.zeros_like(low)
-    # On a GPU reading and writing these takes all of the time.
+    # Two buffers that all attempts reuse: on a GPU, reading and writing them takes nearly all of the time.
     distance, product = torch.empty_like(w), torch.empty_like(w)
     for fraction in _RANGE_FACTORS:
         step = ((high - low) * (fraction / MAX_CODE)).clamp_min_(1e-6)
@@ -208,7 +208,7 @@ def _nearest(w: Tensor, row_scales: Tensor) -> Groups:
 
 
 def _round_to_codes(w: Tensor, step: Tensor, zero: Tensor, *, out: Tensor) -> Tensor:
-    """The codes that are nearest to w / step; a step of 0 counts as 1."""
+    """The codes nearest to w / step + zero, in `out`; a step of 0 counts as 1."""
     torch.addcdiv(zero, w, torch.where(step == 0, 1.0, step), out=out)
     return out.round_().clamp_(0, MAX_CODE)
 

@@ -30,7 +30,7 @@ from engine.model.quantized_weight import QuantizedWeight, row_chunks
 TILE_ROWS: Final = 8
 TILE_COLUMNS: Final = 256
 _TILE_GROUPS: Final = TILE_COLUMNS // GROUP
-_MERGED_CHUNKS: Final = 4  # rounded at once: launching kernels would take longer than they do
+_MERGED_CHUNKS: Final = 4  # rounded at once: for fewer rows, launching the kernels would take longer than running them
 # Thread t of the four that share a row holds the columns 2t and 2t + 1 of each 8.
 COLUMN_OF_WORD: Final = tuple(8 * pair + 2 * thread + bit for thread in range(4) for pair in range(4) for bit in (0, 1))
 
@@ -99,7 +99,7 @@ def int4_bytes(rows: int, columns: int) -> int:
 
 
 def _parts(weight: Tensor) -> list[tuple[slice, bool]]:
-    """Rows that are quantized at a time, and whether they have codes of a file. Neighbours without codes are joined."""
+    """Rows to quantize at a time, and whether they have a file's codes. Adjacent chunks without codes are merged."""
     parts: list[tuple[slice, bool]] = []
     num_merged = 0
     for chunk in row_chunks(weight):

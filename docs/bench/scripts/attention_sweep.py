@@ -71,7 +71,7 @@ class Sweep:
             return "not compiled in time"
 
     def measure(self, cell: Share, context: int, deadline: float) -> dict[str, object]:
-        """Time the present configuration, candidates, neighbours of the best, until the deadline; then the best again."""
+        """Time present configuration, candidates and neighbours of the best until the deadline, then the best again."""
         self.wait_for_products(cell)
         chain, now = Chain(cell, context), present(cell)
         times: dict[Candidate, float] = {}

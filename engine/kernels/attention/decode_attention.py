@@ -93,7 +93,7 @@ def prefetch_tile(
     cache, table, at, head, page_stride, token_stride, head_stride,
     PAGE: tl.constexpr, DB: tl.constexpr,
 ):  # fmt: skip
-    """Ask the L2 cache for the vectors of the positions `at` [T]. It is a hint, so it changes no result."""
+    """Prefetch the vectors of the positions `at` [T] into the L2 cache. It is a hint, so it changes no result."""
     LINE: tl.constexpr = 1024 // cache.dtype.element_ty.primitive_bitwidth  # elements in 128 bytes
     line = tl.arange(0, max(1, DB // LINE)) * LINE
     page_ids = tl.load(table + at // PAGE).to(tl.int64)
@@ -119,8 +119,8 @@ def decode_attention_kernel(
     H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`; DB: D
     padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts; PACKED:
-    caches of 8 bits, read two elements at a time; EARLY_TILES: of a split, asked for before the query exists. `scale`
-    is the scores' factor times log2(e), and `one` is 1.0.
+    caches of 8 bits, read two elements at a time; EARLY_TILES: tiles of a split prefetched before the query exists.
+    `scale` is the scores' factor times log2(e), and `one` is 1.0.
     """
     head = tl.program_id(0)
     item = tl.program_id(1)  # the slower grid index, so that programs without an item start last
@@ -148,7 +148,7 @@ def decode_attention_kernel(
     c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
     s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
     if PDL:
-        # These keys and values are of earlier steps, so their wait overlaps with that for the query.
+        # These keys and values are of earlier steps, so they can be loaded while the query is computed.
         for e in tl.static_range(EARLY_TILES):
             at = tl.maximum(tl.minimum((first_tile + e) * TILE + t, tl.minimum(end_tile * TILE, pos) - 1), 0)
             prefetch_tile(k_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
@@ -157,7 +157,7 @@ def decode_attention_kernel(
     new_page = tl.load(table + pos // PAGE, mask=live_slot & has_new, other=0).to(tl.int64)
     grid_wait(PDL)
     launch_dependents(PDL)
-    # All loads come first: none passes the barriers that exchange the rotated query between warps.
+    # All loads come first, since none may be moved before the barriers by which warps exchange the rotated query.
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
     g = tl.arange(0, GP)
     q_heads = new + (head * G + g)[:, None] * D

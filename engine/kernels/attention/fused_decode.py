@@ -44,7 +44,7 @@ def load_tile(
     k_cache, v_cache, table, at, end, pos, kv_head, page_stride, token_stride, head_stride,
     D: tl.constexpr, PAGE: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """Keys and values [T, DB] of the positions `at` [T] before `end` and within the window of `pos`; their mask."""
+    """Keys and values [T, DB] of the positions `at` [T]; and their mask: before `end`, and in the window of `pos`."""
     d = tl.arange(0, DB)
     mask = at < end
     if WINDOW > 0:
@@ -132,7 +132,7 @@ def fused_decode_value_proj_kernel(
             d = tl.arange(0, DB)
             pair = tl.arange(0, DB // 2)
             t = tl.arange(0, TILE)
-            # These keys and values are of earlier steps, so their wait overlaps with that for the query.
+            # These keys and values are of earlier steps, so they can be loaded while the query is computed.
             early = ()
             for e in tl.static_range(EARLY_TILES):
                 kt, vt, mask = load_tile(
@@ -145,7 +145,7 @@ def fused_decode_value_proj_kernel(
             new_page = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
             grid_wait(PDL)
             launch_dependents(PDL)
-            # All loads come first: none passes the barriers that exchange the rotated query between warps.
+            # All loads come first, since none moves before the barriers by which warps exchange the rotated query.
             k_new = qkv + (HQ + kv_head) * D
             q_even = load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
             q_odd = load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
@@ -192,7 +192,7 @@ def fused_decode_value_proj_kernel(
                 arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
                 if arrived == num_splits - 1:
                     tl.store(counters + head, 0)
-                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")  # waits beside the splits' loads
+                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")  # in flight beside the splits' loads
                     y, mass, split_scale = combine_splits(partial_out, partial_stats, head, num_splits, DB, SPLITS)
                     p_first = p_first * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, split_scale, 0.0), 0)
                     store_head(out + head * D + d, (y / mass).to(out.dtype.element_ty), d, D, DB)

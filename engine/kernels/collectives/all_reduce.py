@@ -1,6 +1,6 @@
 """One-shot all-reduce: each rank reads the partial sums of all ranks. For few tokens, as the ranks wait only once.
 
-Its time is mostly a read from the peers, there and back: a program reads few columns, all of them at once.
+Most of its time is the latency of one read from the peers, so a program reads few columns, all of them at once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def all_reduce(
     eps: float = 0.0,
     pdl: bool = False,
 ) -> int:
-    """h [tokens, dim] += the partial sums of all ranks; and what the next product reads of it.
+    """h [tokens, dim] += the partial sums of all ranks; optionally also computes the next product's input.
 
     partial_sums: of every rank, [≥ tokens, dim], in rank order; all in the model's dtype. gain [dim] may also be
     float32. out [tokens, dim] = RMSNorm(h) · gain. Or with `squares` float32 [≥ dim / 512, ≥ tokens], out = h · gain,

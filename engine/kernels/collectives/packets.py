@@ -1,4 +1,4 @@
-"""The all-reduce of one row, without flags: the float and the number that the reader waits for arrive together.
+"""The all-reduce of one row, without flags: a value arrives together with the number that its reader waits for.
 
 The GEMV that computes an element of a rank's partial sum writes it into the peers' inboxes itself, as a packet of 8
 bytes: the float and epoch + seq.

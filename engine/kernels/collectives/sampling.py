@@ -1,4 +1,4 @@
-"""The collectives around sampling, which rank 0 does: the columns of the logits go there, the sampled ids come back."""
+"""The collectives around sampling: rank 0 gathers the columns of the logits, samples, and broadcasts the ids."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def gather_logits(
     memory: SymmetricMemory, parts: tuple[torch.Tensor, ...], out: torch.Tensor, rows: int, width: int, seq: int,
     *, pdl: bool = False,
 ) -> None:  # fmt: skip
-    """On rank 0, out float32 [rows, total] = the ranks' columns side by side; other ranks signal that theirs are ready.
+    """On rank 0, out float32 [rows, total] = the ranks' columns side by side; the others signal that theirs are ready.
 
-    parts: of every rank, float32 [rows, width], the last rank's with the columns that are left.
+    parts: of every rank, float32 [rows, columns]; each has `width` columns, the last one those that are left.
     """
     leads, total = memory.rank == 0, out.shape[-1]
     block = min(2048, triton.next_power_of_2(width))

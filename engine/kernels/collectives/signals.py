@@ -1,7 +1,7 @@
 """Signals between ranks: "I have reached collective `seq`; what I wrote before can be read".
 
 A rank writes epoch + seq into a flag that each peer keeps for it (`put_signal`). A peer that has seen all flags
-(`wait_signals`) may read what the ranks wrote before. It knows flags and numbers, and not what is exchanged.
+(`wait_signals`) may read what the ranks wrote before. It knows flags and numbers. It does not know what is exchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def put_signal(flags, epoch, seq, RANK: tl.constexpr, WORLD: tl.constexpr):
     flags: of every rank, int32 [WORLD]; flags[r][s] is what rank s last signalled to rank r. epoch int32 [1].
     """
     now = tl.load(epoch) + seq
-    fence()  # once: an exchange that releases would wait for the one before it to reach the peer
+    fence()  # once for all: with release semantics each exchange would wait until the previous one has reached its peer
     for other in tl.static_range(WORLD):
         if other != RANK:
             tl.atomic_xchg(flags[other] + RANK, now, sem="relaxed", scope="sys")
@@ -31,7 +31,7 @@ def put_signal(flags, epoch, seq, RANK: tl.constexpr, WORLD: tl.constexpr):
 
 @triton.jit
 def fence():
-    """What this thread has written or seen is visible to all GPUs before what it writes next."""
+    """Makes what this thread has written or seen visible to all GPUs before what it writes next."""
     if not _INTERPRETED:
         tl.inline_asm_elementwise("fence.acq_rel.sys; mov.u32 $0, 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
 
@@ -55,5 +55,5 @@ def _missing(flags, now, RANK: tl.constexpr, WORLD: tl.constexpr, LANES: tl.cons
 
 
 def lanes(memory: SymmetricMemory) -> int:
-    """The ranks' number, rounded up to a power of two."""
+    """The number of ranks, rounded up to a power of two."""
     return int(triton.next_power_of_2(memory.world_size))

@@ -1,8 +1,9 @@
 """Two-shot all-reduce, for the many tokens of a prompt: a reduce-scatter and an all-gather with the norm between them.
 
-Each rank sums, adds and normalizes its own run of tokens and writes the result to all ranks. So over the links goes
-2 · (world size - 1) / world size of a partial sum, where the one-shot needs world size - 1 of them. It takes two
-numbers: of the partial sums, and of the results. A rank that has seen all signals of the second knows that its partial
+Each rank sums a consecutive share of the tokens, adds it to the residual stream, normalizes it and writes the result to
+all ranks. So a rank receives 2 · (world size - 1) / world size times the bytes of a partial sum, and world size - 1
+times in a one-shot all-reduce. It takes two collective numbers: by the first, ranks signal that their partial sums are
+ready, and by the second that their results are. A rank that has seen all signals of the second knows that its partial
 sums were read.
 """
 
@@ -68,10 +69,11 @@ def two_shot_all_reduce(
     eps: float = 0.0,
     pdl: bool = False,
 ) -> None:
-    """`all_reduce` number `seq` and seq + 1, of which each rank does cdiv(tokens, world size) tokens, in rank order.
+    """h += the partial sums of all ranks, as collectives `seq` and seq + 1; see the module for how.
 
-    partial_sums, h, out: of every rank, [≥ tokens, dim]. On all ranks out [tokens, dim] = RMSNorm(h) · gain. A rank's h
-    is right for its own tokens alone, and that is all that the next call reads; with `whole` it is right for all.
+    partial_sums, h, out: of every rank, [≥ tokens, dim]; gain [dim]. With `out`, out [tokens, dim] = RMSNorm(h) · gain
+    on all ranks. In rank order, each rank sums cdiv(tokens, world size) tokens. Its h is right for these alone, which
+    is all that the next call reads of it; with `whole` it is right for all tokens.
     """
     dim = h[0].shape[-1]
     block, world_size = triton.next_power_of_2(dim), memory.world_size

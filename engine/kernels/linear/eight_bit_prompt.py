@@ -1,9 +1,9 @@
 """GEMM for prompts with weights of 8 bits (`engine.model.eight_bit_weight`), without norm, gate or split.
 
 As in `matmul.py`, the weights' rows are the M side of each tl.dot. A warp reads its rows' words in the order in which
-the tensor cores want an operand of 16 bits. The low bytes of a line are then the operand of its first 32 columns, and
-the high bytes that of the others: unpacking moves no data between threads. A warp waits for its product before it
-unpacks the next step; meanwhile the tensor cores have another program's, where two fit a multiprocessor.
+the tensor cores read an operand of 16 bits. The low bytes of a line are then the operand of its first 32 columns, and
+the high bytes that of the other 32: unpacking moves no data between threads. A warp waits for its product before it
+unpacks the next step. Where two programs fit a multiprocessor, the tensor cores can compute the other one's meanwhile.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def eight_bit_prompt_matmul_kernel(
 ):  # fmt: skip
     """A tile of BM tokens and BN weight rows per program. Pointers: see `eight_bit_prompt`.
 
-    WORDS: words of a row; BK: of a step, each two columns; STAGES: pipeline depth; BULK: `x` and `words` are tensor
-    descriptors, which load zeros past the end.
+    WORDS: words of a row; BK: words of a step, of two columns each; STAGES: pipeline depth; BULK: `x` and `words` are
+    tensor descriptors, which load zeros past the end.
     """
     first_token = tl.program_id(0) * BM
     first_row = tl.program_id(1) * BN
@@ -59,7 +59,7 @@ def eight_bit_prompt_matmul_kernel(
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
     ok = live[:, None] & (tokens < n_tokens)[None, :]
     acc = acc * tl.load(row_scales + rows, mask=live, other=0.0)[:, None]
-    if ADD:  # loaded only here: before the loop it would take as many registers as the sums
+    if ADD:  # loaded only here: during the loop it would take as many registers as the sums
         acc += tl.load(out + at, mask=ok, other=0.0).to(tl.float32)
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=ok)
 
@@ -78,8 +78,9 @@ def eight_bit_prompt(
 ) -> None:
     """out [tokens, N] = x [tokens, K] · weightᵀ, or with `add` out += …; `bm` tokens a program.
 
-    words int16 [N, lines · 32] of int8 or `fp8`; scales float32 [N]. x and out are contiguous. `config.bk` counts
-    words, whole lines of them, and K is not split. With `bulk`, K is a multiple of 8 and x has 16 bits.
+    words int16 [N, lines · 32], of int8 weights or with `fp8` of e4m3 weights; scales float32 [N]. x and out are
+    contiguous. `config.bk` counts words, in whole lines of 32, and K is not split. `config.bulk` needs a K that is a
+    multiple of 8, and an x of 16 bits.
     """
     tokens, k = x.shape
     rows, row_words = words.shape

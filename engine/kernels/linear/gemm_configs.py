@@ -21,9 +21,9 @@ from engine.model.eight_bit_weight import num_lines
 FUSED_TOKENS = 128
 _MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
 _SHARED_RESERVE = 2048  # bytes of shared memory beside the pipeline
-# Prompts with weights of 8 bits: (tokens, weight rows, words of a step, stages, warps) of a program, and its time in
-# proportion. A large program reads tokens and weights less often; two with 128 tokens fit a multiprocessor. The last
-# tiling fits every card.
+# Prompts with weights of 8 bits: (tokens, weight rows, words of a step, stages, warps) of a program, and the relative
+# time of a round of programs. Large programs read tokens and weights less often; of those with 128 tokens two fit a
+# multiprocessor. The last tiling fits every card.
 EIGHT_BIT_PROMPT_TILINGS = (
     ((256, 64, 32, 3, 4), 24.1),
     ((128, 128, 32, 4, 4), 26.1),
@@ -37,7 +37,7 @@ def token_block(tokens: int) -> int:
 
 
 def gemv_config(k: int, kind: int) -> tuple[int, int]:
-    """(columns of a block, warps) of the GEMV. Small blocks waste least of a row that is no multiple of a large one."""
+    """(columns of a block, warps) of the GEMV. Where K is no multiple of a large block, small ones waste least."""
     if kind == GATED:
         block, warps = (256, 2) if k >= 8192 else (2048, 8)
     else:
@@ -84,9 +84,9 @@ def eight_bit_gemm_config(rows: int, k: int, kind: int, bm: int, item: int, shar
 
 
 def eight_bit_prompt_config(rows: int, tokens: int, shared: int, *, bulk: bool) -> tuple[int, GemmConfig]:
-    """(tokens of a program, tiling) of the GEMM for prompts with weights of 8 bits, and tokens of 16.
+    """(tokens of a program, tiling) of the GEMM for prompts of 16-bit tokens with weights of 8 bits.
 
-    It is the tiling whose rounds of programs take the least time, among those that fit the shared memory.
+    Of the tilings that fit the shared memory, it is the one whose rounds of programs take the least time.
     """
 
     def cost(tiling: tuple[tuple[int, int, int, int, int], float]) -> float:
@@ -100,7 +100,7 @@ def eight_bit_prompt_config(rows: int, tokens: int, shared: int, *, bulk: bool) 
 
 
 def eight_bit_prompt_bytes(bm: int, bn: int, bk: int, stages: int) -> int:
-    """Bytes of a prompt's pipeline in shared memory: a stage has `bk` words of `bn` rows, and as wide `bm` tokens."""
+    """Bytes of the pipeline in shared memory: a stage has `bk` words of `bn` rows, 2 · `bk` columns of `bm` tokens."""
     return stages * bk * (2 * bn + 4 * bm)
 
 
@@ -118,7 +118,7 @@ def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared:
 
 
 def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2) -> GemmConfig:
-    """The GEMM's tiling: enough programs to fill the GPU once, and tiles large enough to read the tokens rarely."""
+    """The GEMM's tiling: programs that fill the GPU once, with tiles so large that tokens are read few times."""
     n = rows // 2 if kind == GATED else rows
     if item == 4 or k < 1024 or n < 1024:
         return GemmConfig(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
@@ -127,20 +127,20 @@ def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2) -> GemmCon
         return _gated_config(tiles, bm)
     if n >= 24576:
         return GemmConfig(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
-    # In a chain of products alone it costs 2 %; in a step, sums over ranks and attention leave time for it.
+    # A chain of products alone is 2 % slower with it. In a step it overlaps with sums over ranks and attention.
     early = bm <= 32 and k <= 4096
     if tiles > _MULTIPROCESSORS:
         return GemmConfig(bn=64 if bm <= 32 else 128, bk=64, split=1, stages=5, warps=4, early=early)
     split = 1
     while tiles * split * 2 <= _MULTIPROCESSORS and k // 128 >= 16 * split:
         split *= 2
-    if split == 1 and triton.cdiv(n, 32) <= _MULTIPROCESSORS:  # K is too short to be split: lower tiles instead
+    if split == 1 and triton.cdiv(n, 32) <= _MULTIPROCESSORS:  # K is too short to split: tiles of 32 rows instead
         return GemmConfig(bn=32, bk=128 if bm <= 64 else 64, split=1, stages=5, warps=4, early=early)
     return GemmConfig(bn=64, bk=128, split=split, stages=5 if bm <= 64 else 4, warps=4, early=early)
 
 
 def _gated_config(tiles: int, bm: int) -> GemmConfig:
-    """Of `tiles` tiles of 64 rows. Few tiles leave a program the whole multiprocessor, and so a longer pipeline."""
+    """The gated product's tiling, for `tiles` tiles of 64 rows. If they are few, a program has room for more stages."""
     if bm >= 64 and 2 * tiles <= _MULTIPROCESSORS:
         return GemmConfig(bn=64, bk=128, split=2, stages=4 if bm == 64 else 3, warps=4 if bm == 64 else 8)
     if tiles <= _MULTIPROCESSORS:

@@ -118,8 +118,8 @@ def matmul_kernel(
 class GemmConfig:
     """How a GEMM is tiled: `bn` weight rows and `bk` columns (of 8-bit weights: words) a tile, `split` splits of K.
 
-    `stages` is the pipeline's depth and `warps` Triton's. `bulk`: weights come by bulk tensor copies (Hopper's TMA), in
-    prompts with 8-bit weights the tokens too.
+    `stages` is the pipeline's depth and `warps` Triton's. `bulk`: bulk tensor copies (Hopper's TMA) load the weights,
+    and in prompts with 8-bit weights the tokens too. The engine sets it for those alone; sweeps try it for others.
     `early`: the first tile of weights is loaded before the input exists (not of quantized weights).
     """
 

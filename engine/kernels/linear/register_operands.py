@@ -12,10 +12,10 @@ _INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == 
 
 @triton.jit
 def waited_for(acc):
-    """acc, a product's float32 sums, as soon as it is complete: no instruction, but one that needs them.
+    """acc, a product's float32 sums of any shape, once the product is complete: empty assembly that reads the sums.
 
-    Else Triton unpacks the next step's operand while Hopper's tensor cores still read this one, into the same
-    registers. PTX forbids it (triton-lang/triton issue 9433); Triton 3.6 and 3.7.1 do not keep them apart.
+    Without it Triton 3.6 and 3.7.1 unpack the next step's operand into registers that Hopper's tensor cores still read
+    for this product, which PTX forbids (triton-lang/triton issue 9433).
     """
     if _INTERPRETED:
         return acc

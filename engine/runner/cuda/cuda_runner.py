@@ -64,7 +64,7 @@ class CudaRunner:
         """Allocates everything but the KV pages; call `start` with their number before anything else.
 
         `create_arena` makes the memory that ranks share; by default that of the GPUs, where they can reach each other.
-        `shapes`: the only ones that steps will have; by default all that the configuration allows.
+        `shapes`: the only shapes that steps will have; by default all that the configuration allows.
         """
         self.num_kv_pages = self.num_host_slots = 0
         self._host_pages: CudaHostPages | HostPages | None = None

@@ -201,7 +201,7 @@ class CudaForward:
         hidden_states.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
-            # The residual stream is read apart from the next sum in the last layer, and after it.
+            # In the last layer and after it, the residual stream is also read by others than the next sum.
             whole = index + 2 >= len(blocks)
             self.linear.gemm(x, block.wqkv, qkv)
             self._finish_qkv(block, tokens)

@@ -31,7 +31,7 @@ from engine.runner.cuda.batch.prefix_limits import prefix_config, prefix_limits
 from engine.runner.cuda.batch.query_blocks import query_block
 from engine.runner.cuda.batch.verify_limits import verify_config, verify_limits
 
-_MANY_SLOTS = 16  # from how many on few heads are attended to in large tiles
+_MANY_SLOTS = 16  # from this number on, attention of few heads reads large tiles
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
 _LARGE_SHARED_BYTES = 160 << 10  # of a program, on cards for data centres
 
@@ -187,7 +187,7 @@ class CudaAttention:
         )
 
     def _fused_config(self) -> SplitConfig:
-        """Of the kernel for one slot. Tiles read early take registers: only where it was measured, on an H200."""
+        """Configuration of the kernel for one slot. Early tiles take registers: only where an H200 was measured."""
         if not self._takes_large_tiles or is_packed(self.kv.k[0]) or self.head_dim > LARGE_HEAD:
             return self._split_config(BatchShape(1, 0))
         if self.heads <= 8 or self.kv_heads <= 2:

@@ -90,7 +90,7 @@ class Collectives:
 
     @property
     def x(self) -> Tensor:
-        """[max_tokens, dim]: what the next product reads of it."""
+        """[max_tokens, dim]: the next product's input, the residual stream normalized or scaled."""
         return self._x[self.rank]
 
     @property
@@ -102,7 +102,7 @@ class Collectives:
         self, h: Tensor, gain: Tensor, tokens: int, *, out: Tensor | None = None, squares: Tensor | None = None,
         eps: float = 0.0,
     ) -> int:  # fmt: skip
-        """h [tokens, dim] += all ranks' partial sums; out, squares and the result as `all_reduce` says."""
+        """h [tokens, dim] += all ranks' partial sums. `out`, `squares`, result: see the kernel's `all_reduce`."""
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 1
         return all_reduce(
@@ -112,7 +112,7 @@ class Collectives:
     def two_shot_all_reduce(self, gain: Tensor, tokens: int, *, norm: bool, whole: bool, eps: float) -> None:
         """self.h [tokens, dim] += all ranks' partial sums, and with `norm` self.x = norm(self.h), on all ranks.
 
-        All calls of a step are for as many tokens: without `whole`, a rank's h is right only for those that it sums.
+        All calls of a step have the same number of tokens: without `whole`, a rank's h is right only for those it sums.
         """
         partial_sums = self._partial_sums[self.count % 2]
         self.count += 2

@@ -35,7 +35,7 @@ from engine.model.int4_weight import Int4Weight
 from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
-# Up to which our GEMM reads quantized weights as they are; for more tokens they are dequantized first.
+# Up to so many tokens of a step our GEMM reads quantized weights; for more, they are dequantized for cuBLAS.
 EIGHT_BIT_PROMPT_TOKENS, INT4_PROMPT_TOKENS = 1024, 256
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 
@@ -44,7 +44,7 @@ class Linear:
     """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
     The ending GATED is the gated product: of SiLU, or with `gelu` of GELU. `layer` is a linear module of the model.
-    `scaled`: for many tokens and fp8 weights, which without it are multiplied as int8 ones are.
+    `scaled`: products of many tokens and fp8 weights in 8 bits; without it fp8 weights are multiplied as int8 ones.
     Inputs and outputs are contiguous, in the model's dtype unless said.
     """
 
@@ -168,7 +168,7 @@ class Linear:
             h.addmm_(x, self._dequantized(layer).T)
 
     def _quantized_prompt(self, x: Tensor, layer: nn.Module, out: Tensor, *, add: bool) -> bool:
-        """Whether our GEMM computed the product, from quantized weights as they are; else cuBLAS is to do it."""
+        """Compute the product by our GEMM from quantized weights. False if it did not: then cuBLAS must compute it."""
         weight, tokens = weight_of(layer), x.shape[0]
         rows, k = weight.shape
         if isinstance(weight, Int4Weight) and tokens <= INT4_PROMPT_TOKENS:
@@ -177,7 +177,7 @@ class Linear:
                 x, weight, out, config, self._scratch, bm=bm, kind=ADD if add else PLAIN, pdl=self._pdl, tokens=tokens
             )
             return True
-        # The tensor cores have no products of float32 numbers, so our GEMM would be slow.
+        # Tensor cores have no exact float32 products, so our GEMM would be slow with float32 tokens.
         if isinstance(weight, EightBitWeight) and tokens <= EIGHT_BIT_PROMPT_TOKENS and x.element_size() == 2:
             bulk = self._pdl and k % 8 == 0  # bulk copies take rows of whole 16 bytes
             bm, config = eight_bit_prompt_config(rows, tokens, self._shared_bytes, bulk=bulk)

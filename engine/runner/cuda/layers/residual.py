@@ -21,7 +21,7 @@ from engine.model.transformer import RMSNorm, Transformer
 from engine.runner.cuda.layers.collectives import Collectives
 from engine.runner.cuda.layers.linear import Linear, weight_of
 
-TWO_SHOT_RANKS = 3  # of two, each reads as much either way
+TWO_SHOT_RANKS = 3  # from this number on; with two ranks, both ways read as many bytes
 
 
 class ResidualStream:
@@ -88,8 +88,8 @@ class ResidualStream:
     ) -> None:
         """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed.
 
-        `gated`: of scaled products only; x holds gate and up, still to be multiplied. Without `whole`, h is for the
-        next call alone, which has as many tokens.
+        `gated`: of scaled products only; x holds gate and up, still to be multiplied. Without `whole`, only the next
+        call may read h, and it must have the same number of tokens.
         """
         if post is not None or layer.bias is not None:
             self._gemm(x, layer, self.partial(x.shape[0]), gated=gated)
