@@ -77,7 +77,7 @@ def write_checkpoint(
 def as_codes(weight: torch.Tensor, codes: int, spread: float) -> torch.Tensor:
     """The nearest multiples of a power of two. Every 32 columns begin with the largest code, which gives the scale.
 
-    With 4 bits every second group has half the step: then weights of two groups together have more than 16 codes.
+    For 4 bits every second group has half the step, so that weights of two groups together need more than 16 codes.
     """
     step = torch.full((weight.shape[1],), 2.0 ** round(math.log2(3 * spread / codes)))
     if codes < 8:

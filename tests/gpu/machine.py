@@ -1,7 +1,7 @@
 """The machine under test: its GPUs and memory, and checkpoints of published shapes on its disk.
 
-With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a CPU, with `GUILDLLAMA_REHEARSAL=4` four
-ranks, which tries out the tests only.
+With `GUILDLLAMA_REHEARSAL=1` the tests run on a CPU with tiny models and two ranks, with `GUILDLLAMA_REHEARSAL=4` with
+four ranks. This only tries out the tests.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def gpu_memory() -> list[int]:
 
 
 def smallest_gpu() -> int:
-    """MiB of the GPU with the least memory, used or not."""
+    """Total MiB of the GPU that has the least memory."""
     return 0 if REHEARSAL else min(int(line) for line in _smi("memory.total"))
 
 
@@ -92,13 +92,13 @@ def run_python(*arguments: str, timeout: float = 240.0) -> str:
 
 
 def kill_running() -> None:
-    """End what `run_module` and `run_python` wait for in other threads."""
+    """Kill the processes that `run_module` and `run_python` wait for in other threads."""
     for process in list(_running):
         _kill(process)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """With the ranks that it has started, which hold its pipes."""
+    """Kill a process and the ranks that it has started, which hold its pipes."""
     for pid in [process.pid, *children(process.pid)] if process.poll() is None else []:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ DIALOGS = [
     [{"role": "system", "content": "You are a sailor."}, {"role": "user", "content": " ".join(WORDS[: 2 + n % 9] * n)}]
     for n in range(1, 9)
 ]
-DIALOGS.append([{"role": "user", "content": " ".join(WORDS * 55)}])  # a step that ranks sum otherwise than a short one
+DIALOGS.append([{"role": "user", "content": " ".join(WORDS * 55)}])  # long enough for the ranks' two-shot sum
 
 
 def greedy_replies(url: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Kernels' own times add up to the step's; a collective's exchange is what its last rank waits."""
+"""Kernels' own times add up to the step's; a collective's exchange is its time on the rank that comes last."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ GEMM = "void cutlass::Kernel2<cutlass_80_tensorop_bf16>(Params)"
 
 
 def step(start: float, wait: float = 0.0) -> list[Kernel]:
-    """100 µs: 2 + 1 idle, product 30 that the sum of 10 + wait overlaps by 5, attention 20, sampling, a copy of 3."""
+    """A step: 2 µs + 1 idle, product 30, sum 10 + `wait` (starts 5 early), attention 5, broadcast 4, 1 more, copy 3."""
     ends = start + 48 + wait
     return [
         Kernel(FIRST, start, start + 2),
@@ -118,7 +118,7 @@ def test_each_collective_of_the_engine_is_known() -> None:
 
 
 def test_no_kernel_of_matrices_or_attention_is_taken_for_another() -> None:
-    """By folder: those of `linear` are products, those of `attention` attention, but for the experts' lists."""
+    """Kernels in `linear` are products, and those in `attention` are attention, except for the experts' lists."""
     for room, kind in (("linear", "products"), ("attention", "attention")):
         for file in (folder(collectives).parent / room).glob("*.py"):
             names = kernels_of(file)
@@ -140,7 +140,7 @@ def test_names_are_short() -> None:
 
 
 def test_the_profiler_s_events_have_names_and_times() -> None:
-    """The CPU's, as there is no GPU: the same calls read both."""
+    """Events of the CPU, as there is no GPU: the same calls read both."""
     a = torch.ones(64, 64)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         torch.mm(a, a)

@@ -25,7 +25,7 @@ OPTIONS = argparse.Namespace(
 
 
 def made_up(run: Callable[[], object], rank: int, loses: bool) -> list[Kernel]:
-    """Six steps of 100 µs; rank 1 computes 60 µs, and the other waits for it. Or rank 1's profiler lost all."""
+    """Six steps of 100 µs: rank 1 computes 60 µs, rank 0 waits for it. `loses`: rank 1's profiler lost all kernels."""
     run()
     busy = 60 if rank else 40
     steps = [] if loses and rank else range(0, 600, 100)

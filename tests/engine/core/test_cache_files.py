@@ -91,7 +91,7 @@ def test_a_dialog_is_warm_after_a_restart(checkpoint: Checkpoint, tmp_path: Path
 def test_pages_come_back_as_slots_are_pinned(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newest dialogs come to the device's pages before any slot is ready, the others later, while it serves."""
+    """Before any slot is ready, the newest dialogs come back to the device's pages; the others come while it serves."""
     monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.05)
     seeds = range(1, 11)
     engine = EngineCore.start(configure(checkpoint, tmp_path), checkpoint)

@@ -66,9 +66,9 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
 
 
 def families(config: EngineConfig, model: str, models: list[dict[str, Any]], length: int, out: str) -> None:
-    """As `parity` for several models, one after the other; every rank plans for itself and writes what it has.
+    """`parity` for several models, one after the other; every rank schedules for itself and writes its own results.
 
-    Of `config` it keeps the device, the sizes of batch and cache, and how to draft.
+    It takes from `config` the device, the sizes of batch and cache, and how to draft.
     """
     communicator = connect(config)
     logits, replies = [], []
@@ -123,7 +123,7 @@ def serve(
 
 
 def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: int, rounds: int = 2) -> None:
-    """Rank 0 asks for each prompt's reply, `rounds` times in turn; says the replies and how many tokens it restored."""
+    """Rank 0 asks for all prompts' replies, `rounds` times; it prints the replies and how many tokens it restored."""
     checkpoint = open_checkpoint(model)
     if config.rank:
         return run_worker(config, checkpoint)

@@ -1,4 +1,4 @@
-"""Small random models whose parts do not divide evenly among ranks, and what every world size must reply.
+"""Small random models whose parts do not divide evenly among ranks; every world size must give the same replies.
 
 It writes checkpoints and compares replies. It does not know on which device the ranks are.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from tests.engine.distributed.world import World
 from tests.engine.tiny import write_checkpoint
 
-# Feed-forward widths by `multiple_of`, with 256 columns: 690 has no even half of whole groups of 32, and 704 has none
-# for four ranks, which it divides by.
+# `multiple_of` of feed-forward layers with 256 columns: the widths are 690, half of which is no whole groups of 32, and
+# 704, a quarter of which is a whole number of columns, but not of groups.
 UNEVEN_FFN, UNGROUPED_FFN = 230, 704
 
 
@@ -66,7 +66,7 @@ class Replies:
 def replies_of(
     size: int, models: list[dict[str, object]], length: int, folder: Path, timeout: float = 240.0, **more: object
 ) -> Replies:
-    """What a world of `size` ranks replies, all models one after the other; `more` goes to the job."""
+    """The replies of a world of `size` ranks to all models, one after the other; `more` are arguments of the job."""
     out = folder / f"world{size}"
     with World(size, "families", model=models[0]["model"], models=models, length=length, out=str(out), **more) as world:
         assert world.codes(timeout) == [0] * size, world.said
@@ -78,7 +78,7 @@ def replies_of(
 
 
 def differences(found: Replies, alone: Replies) -> list[tuple[float, int]]:
-    """Of each shape: how far any rank's logits are from those of one rank, and how many of all replies differ."""
+    """For each shape: the largest difference of any rank's logits from one rank's, and how many replies differ."""
     by_shape = []
     for number, logits in enumerate(alone.logits[0]):
         distance = max(float(np.abs(rank[number] - logits).max()) for rank in found.logits)
@@ -88,7 +88,7 @@ def differences(found: Replies, alone: Replies) -> list[tuple[float, int]]:
 
 
 def assert_equal(found: Replies, alone: Replies, names: list[str], tolerance: float = 1e-3) -> None:
-    """Every rank of a world has the ids that one rank has, and about its logits."""
+    """Every rank of a world has the ids of one rank, and its logits up to `tolerance`."""
     for name, (distance, unequal) in zip(names, differences(found, alone), strict=True):
         assert distance < tolerance, f"{name}: logits differ by {distance}"
         assert unequal == 0, f"{name}: {unequal} replies differ"

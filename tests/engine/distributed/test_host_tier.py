@@ -13,7 +13,7 @@ PROMPTS = [[3 + (7 * number + 5 * at * at) % 500 for at in range(150)] for numbe
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_ranks_restore_what_one_rank_computes(ranks: int, tmp_path: Path) -> None:
-    """Four dialogs of eleven pages in 24 pages: each was pushed out before it comes again.
+    """Four dialogs of eleven pages in 24 pages: each was evicted to the host tier before it is asked for again.
 
     Two of four ranks hold the same key/value head.
     """

@@ -1,4 +1,4 @@
-"""Greedy replies are the same on any number of ranks, whatever does not divide: heads, widths, the vocabulary."""
+"""Greedy replies are the same on any number of ranks, even if heads, widths or the vocabulary do not divide evenly."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FEW = ["two key/value heads", "an uneven feed-forward and an uneven vocabulary",
     ids=["few", "all"],
 )
 def test_replies_equal_those_of_one_rank(names: list[str], sizes: tuple[int, ...], length: int, tmp_path: Path) -> None:
-    """Quantized shapes only with the compiled code: torch's own kernels round what each rank has."""
+    """Quantized shapes need the compiled code: without it, torch's kernels round each rank's share by itself."""
     if compiled_library() is None:
         names = [name for name in names if SHAPES[name].quantize == "none"]
     models = write_shapes(tmp_path, names)

@@ -28,7 +28,7 @@ _FORKS.set_forkserver_preload([_JOBS])
 
 
 def free_port() -> int:
-    """A port for a process that starts now: below those that Linux meanwhile gives to whoever asks for any."""
+    """A free port for a process that starts now, below Linux's ephemeral ports, so that no other socket gets it."""
     while True:
         with (
             contextlib.suppress(OSError),
@@ -41,7 +41,7 @@ def free_port() -> int:
 class World:
     """`with World(2, "serve", model=…) as world:` starts the ranks, and kills those left at the end."""
 
-    running: ClassVar[set["World"]] = set()  # those whose `with` block has not ended, in any thread
+    running: ClassVar[set["World"]] = set()  # worlds of all threads whose `with` block has not ended
 
     def __init__(self, size: int, job: str, **arguments: object) -> None:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
@@ -97,7 +97,7 @@ class World:
         return process.exitcode
 
     def kill(self) -> None:
-        """End all ranks now. A thread that waits for them goes on."""
+        """Kill all ranks now. A thread that waits for them continues."""
         for rank in self._ranks:
             rank.kill()
 

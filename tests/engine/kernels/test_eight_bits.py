@@ -106,7 +106,7 @@ def test_few_tokens(ending: int, k: int, kind: type[EightBitWeight]) -> None:
 )
 @pytest.mark.parametrize("bk", [32, 64])
 def test_a_prompt(tokens: int, k: int, add: bool, bulk: bool, bk: int, kind: type[EightBitWeight]) -> None:
-    """Ragged blocks of tokens and rows, last steps that are not full, both ways to load; nothing else is written."""
+    """Partial blocks of tokens and rows, partial last steps, both ways to load; nothing past the tokens is written."""
     n, bulk = 100, bulk and (PDL or DEVICE.type == "cpu")
     x, w = random(tokens + 5, k), kind(weights(n, k))
     x[tokens:] = torch.nan
@@ -202,7 +202,7 @@ def test_a_prompts_pipeline_fits_every_card(shared: int) -> None:
 
 
 def test_a_prompts_programs_fill_the_multiprocessors() -> None:
-    """Small ones where there would be few."""
+    """Small products get small programs, so that there are enough of them."""
     areas = []
     for rows, tokens in ((4096, 256), (12288, 1024)):
         bm, config = eight_bit_prompt_config(rows, tokens, 227 << 10, bulk=True)

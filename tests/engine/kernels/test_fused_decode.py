@@ -39,7 +39,7 @@ def test_a_cache_in_fp8(kind: type[EightBitWeight] | None) -> None:
 @pytest.mark.parametrize("early_tiles", [1, 3])
 @pytest.mark.parametrize("position", [0, 37, 90])
 def test_tiles_that_are_read_before_the_query(position: int, early_tiles: int) -> None:
-    """Some splits have fewer tiles than are read early, and some have more."""
+    """Some splits have fewer tiles than `early_tiles`, and some have more."""
     check(6, 2, position, 2, 1, None, early_tiles=early_tiles)
 
 

@@ -97,7 +97,7 @@ def test_a_prompt(tokens: int, kind: int, form: int) -> None:
 @pytest.mark.parametrize("kind", [PLAIN, ADD])
 @pytest.mark.parametrize(("rows", "tokens"), [(4096, 512), (12288, 512), (22016, 512)])
 def test_a_long_prompt(rows: int, tokens: int, kind: int) -> None:
-    """Many programs and steps, so that products are in flight while the next operand is unpacked."""
+    """Many programs and steps: without a wait, products would be in flight while the next operand is unpacked."""
     k, shared = 4096, 227 << 10
     x, w, before = random(tokens, k), int4(rows, k, ZERO), random(tokens, rows, seed=9)
     bm, config = int4_prompt_config(rows, tokens, shared)

@@ -155,7 +155,7 @@ def test_offsets_are_added_without_a_change() -> None:
 
 
 def test_chunks_are_rounded_alike_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neighbours without codes are rounded at once, those with codes keep them."""
+    """Adjacent chunks without codes are rounded at once; chunks with codes keep them."""
     monkeypatch.setattr("engine.model.quantized_weight._CHUNK_WEIGHTS", 8 * 256)
     generator = torch.Generator().manual_seed(6)
     weight = torch.randn(108, 256, generator=generator) * 0.02

@@ -1,8 +1,8 @@
 """Groups of 1, 2, 4 and 8 ranks that run at the same time, and worlds that compute beside them.
 
-All groups serve the same small model in fp32, so they must agree, and their memory leaves room for other tests. The
-first test starts whatever fits beside it; each test then waits for its own part. What no test of this run needs is not
-started, and what still computes at the end of the run is killed.
+All groups serve the same small model in fp32, so they must agree, and they leave memory for other tests. The first test
+starts all worlds and groups that fit beside it; each test then waits for its own. Those that no test of this run needs
+are not started, and those that still compute at the end of the run are killed.
 """
 
 import shutil
@@ -43,7 +43,7 @@ def is_needed(request: pytest.FixtureRequest, *fixtures: str) -> bool:
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[ThreadPoolExecutor]:
-    """Its threads only wait for processes, which end with it: after a failure nobody asks for their results."""
+    """Threads that only wait for processes, which are killed at the end: after a failure no test needs the results."""
     threads = ThreadPoolExecutor(32)
     yield threads
     threads.shutdown(wait=False, cancel_futures=True)
@@ -55,7 +55,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture(scope="session")
 def checkpoints(request: pytest.FixtureRequest) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
-    """The large ones are written while tests use the small one, if any test needs them."""
+    """Checkpoints by shape. The large ones are written while tests use the small one, if a test needs them."""
     folder = Path(tempfile.mkdtemp(prefix="guildllama-ranks-"))
     written = {"small": machine.write_checkpoint(folder / "small", "small")}
     assert written["small"].folder
@@ -80,7 +80,7 @@ def groups(
     checkpoints: dict[str, machine.WrittenCheckpoint],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[int, EngineProcess]]:
-    """By world size; those of several ranks are restarted by torchrun when a rank dies."""
+    """A server for each world size. torchrun restarts those of several ranks when a rank dies."""
     logs = tmp_path_factory.mktemp("groups")
     with ExitStack() as stack:
         started = {}
@@ -103,7 +103,7 @@ def replies(groups: dict[int, EngineProcess], background: ThreadPoolExecutor) ->
 def uneven_worlds(
     tmp_path_factory: pytest.TempPathFactory, background: ThreadPoolExecutor
 ) -> dict[tuple[int, int], Future[Replies]]:
-    """By world size and part of the shapes that do not divide; the shapes of a part come one after the other."""
+    """Replies by world size and part of the uneven shapes. A world computes its part's shapes one after the other."""
     folders = [tmp_path_factory.mktemp("shapes") for _ in SHAPES_BY_PART]
     models = [write_shapes(folder, names) for folder, names in zip(folders, SHAPES_BY_PART, strict=True)]
 
@@ -118,6 +118,6 @@ def uneven_worlds(
 def host_tier_worlds(
     tmp_path_factory: pytest.TempPathFactory, background: ThreadPoolExecutor
 ) -> dict[int, Future[Said]]:
-    """By world size: dialogs for which several ranks have too few pages."""
+    """Results by world size, of dialogs for which worlds of several ranks have too few pages."""
     model = write_checkpoint(tmp_path_factory.mktemp("model"), dim=256, heads=8, kv_heads=4, spread=0.08)
     return {size: background.submit(ask_dialogs, size, model) for size in (1, *FAULT_SIZES)}

@@ -11,7 +11,7 @@ from tests.engine.distributed.world import World
 from tests.gpu import machine
 
 SIZES: Final = machine.world_sizes()
-# Whatever may go wrong with a rank is tried with two, and with as many as the machine can have.
+# Faults of a rank are tested with two ranks, and with the largest world of the machine.
 FAULT_SIZES: Final = sorted({2, max([2, *SIZES])})
 KILLS: Final = 3  # of each group
 CLIENTS: Final = 8
@@ -21,12 +21,12 @@ LIMITS: Final = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32
 
 REPLY_LENGTH: Final = 8 if machine.REHEARSAL else 32
 SMALL: Final = {"max_num_seqs": 4, "num_kv_pages": 64, "num_host_slots": 0, "speculate": "off"}
-# Each part has worlds of its own, as every shape needs kernels of its own, and compiling them takes most of the time.
+# Each part has worlds of its own: every shape compiles kernels of its own, which takes most of the time.
 PARTS: Final = 1 if machine.REHEARSAL else 3
 SHAPES_BY_PART: Final = [list(SHAPES)[part::PARTS] for part in range(PARTS)]
 
 DIALOGS: Final = [[3 + (7 * number + 5 * at * at) % 500 for at in range(150)] for number in range(4)]
-# Few shapes of steps, so that few are recorded.
+# Steps of few shapes, so that few graphs are recorded.
 SHORT_STEPS: Final = {"max_num_seqs": 4, "max_prefill_tokens": 64, "burst_prefill_tokens": 0, "counts_rows": False}
 ROOM: Final = {"num_kv_pages": 200, "num_host_slots": 0}
 LITTLE: Final = {"num_kv_pages": 24, "num_host_slots": 60}  # for two dialogs of eleven pages, and for all

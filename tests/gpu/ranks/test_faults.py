@@ -1,4 +1,4 @@
-"""Groups of ranks, one of which is killed under load again and again, or that are idle for a long time."""
+"""Groups whose ranks are killed in turn under load, and groups that are idle for a long time."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ Seconds = list[float]
 
 @pytest.fixture(scope="module")
 def idle_worlds(checkpoints: dict[str, machine.WrittenCheckpoint]) -> Iterator[dict[int, World]]:
-    """Groups without requests for three group timeouts, while others are under load."""
+    """Worlds without requests for three group timeouts, while groups are under load."""
     with ExitStack() as stack:
         model = str(checkpoints["small"].folder)
         yield {
@@ -43,7 +43,7 @@ def killed(
     groups: dict[int, EngineProcess],
     background: ThreadPoolExecutor,
 ) -> dict[int, Future[tuple[Seconds, Seconds]]]:
-    """All groups lose their ranks at the same time. The worlds of other tests start first, beside the groups."""
+    """Ranks of all groups are killed at the same time. The worlds of other tests start first, beside the groups."""
     for worlds in ("uneven_worlds", "host_tier_worlds", "idle_worlds"):
         if is_needed(request, worlds):
             request.getfixturevalue(worlds)
@@ -51,7 +51,7 @@ def killed(
 
 
 def kill_ranks(size: int, group: EngineProcess, expected: list[str]) -> tuple[Seconds, Seconds]:
-    """Kill one rank after the other; seconds until the last client was told, and until the group was back."""
+    """Kill ranks in turn; for each, seconds until the last client had its error, and until the group was ready."""
     told, back = [], []
     for number, victim in enumerate(victims(size), 1):
         with Load(group.url, CLIENTS) as load:

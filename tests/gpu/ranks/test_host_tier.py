@@ -1,4 +1,4 @@
-"""The host tier on several GPUs: ranks save and restore their shares of the same pages, and replies stay the same."""
+"""The host tier on several GPUs: ranks save and restore their shares of the same pages; replies do not change."""
 
 import json
 from concurrent.futures import Future

@@ -12,8 +12,8 @@ from tests.engine.server.process import EngineProcess, ask
 from tests.gpu import machine
 from tests.gpu.ranks.groups import DEVICE, FAULT_SIZES, LAYERS
 
-LOGIT_SIZES = [size for size in machine.world_sizes() if size <= 4]  # the parts of eight have no other shapes
-ALL_AT_ONCE_MIB = 120_000  # of a GPU, that all worlds and 70B together need: 7B takes 27 GB in fp32, and 13 in bf16
+LOGIT_SIZES = [size for size in machine.world_sizes() if size <= 4]  # eight ranks add no new kind of shape
+ALL_AT_ONCE_MIB = 120_000  # of a GPU, for all jobs and the 70B together: a 7B takes 27 GB in fp32 and 13 GB in bf16
 Logits = list[np.ndarray]
 Figures = dict[str, object]
 
@@ -23,7 +23,7 @@ def logits(
     checkpoints: dict[str, machine.WrittenCheckpoint],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[tuple[int, str], Future[Logits]]]:
-    """By world size and dtype; fp32 first, if not all fit at once."""
+    """The logits of each step, by world size and dtype; fp32 first, if not all jobs fit at once."""
     folder, model = tmp_path_factory.mktemp("logits"), str(checkpoints["7b"].folder)
 
     def compute(size: int, dtype: str) -> Logits:
@@ -50,7 +50,7 @@ def answers(
     tmp_path_factory: pytest.TempPathFactory,
     background: ThreadPoolExecutor,
 ) -> Iterator[dict[int, Future[Figures]]]:
-    """By world size: 70B is asked once."""
+    """Figures by world size, of one question to the 70B's shape."""
     folder, model = tmp_path_factory.mktemp("answers"), str(checkpoints["70b"].folder)
 
     def answer(size: int) -> Figures:
@@ -77,7 +77,7 @@ def answers(
 def test_logits_of_7b(
     size: int, logits: dict[tuple[int, str], Future[Logits]], answers: dict[int, Future[Figures]]
 ) -> None:
-    """Prefill and decode through all layers: equal in fp32; in bf16 equally far from fp32 on any number of GPUs.
+    """Prefill and decode through all layers: equal in fp32; in bf16 about equally far from fp32 on any number of GPUs.
 
     Random weights amplify bf16's rounding: two orders of summation differ as much from each other as from fp32, by a
     few per cent after 32 layers.
@@ -99,7 +99,7 @@ def test_logits_of_7b(
 def test_70b_answers(
     size: int, checkpoints: dict[str, machine.WrittenCheckpoint], answers: dict[int, Future[Figures]]
 ) -> None:
-    """Grouped queries and eight shards; only some of the layers. It shares the GPUs with the logits, so it is slow."""
+    """Grouped queries and eight shards, with some of the layers. It is slow, as it shares the GPUs with the logits."""
     figures, gigabytes = answers[size].result(), round(checkpoints["70b"].gigabytes, 1)
     machine.report("70B's shape", world_size=size, layers=LAYERS, gb=gigabytes, **figures)
     assert figures["completion_tokens"] == 40

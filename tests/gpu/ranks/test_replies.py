@@ -1,4 +1,4 @@
-"""Greedy replies in fp32 are the same on any number of GPUs, whatever does not divide among them."""
+"""Greedy replies in fp32 are the same on any number of GPUs, even if the shapes do not divide evenly."""
 
 from concurrent.futures import Future
 
@@ -10,7 +10,7 @@ from tests.gpu.ranks.groups import SHAPES_BY_PART, SIZES
 
 
 def test_every_group_gives_the_same_replies(replies: dict[int, list[str]]) -> None:
-    """Through HTTP and the scheduler of rank 0."""
+    """Replies of servers, through HTTP and rank 0's scheduler."""
     equal = {size: sum(a == b for a, b in zip(replies[size], replies[1], strict=True)) for size in SIZES}
     machine.report("greedy replies, fp32", dialogs=len(replies[1]), equal_by_world_size=equal)
     assert set(equal.values()) == {len(replies[1])}
@@ -18,7 +18,7 @@ def test_every_group_gives_the_same_replies(replies: dict[int, list[str]]) -> No
 
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_shapes_that_do_not_divide(size: int, uneven_worlds: dict[tuple[int, int], Future[Replies]]) -> None:
-    """Also with quantized weights, which are what the checkpoint has."""
+    """Also with quantized weights, which represent the checkpoint's weights exactly."""
     for part, names in enumerate(SHAPES_BY_PART):
         found, alone = uneven_worlds[size, part].result(), uneven_worlds[1, part].result()
         for name, (distance, unequal) in zip(names, differences(found, alone), strict=True):

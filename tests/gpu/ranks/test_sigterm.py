@@ -1,6 +1,6 @@
 """SIGTERM ends groups of ranks under load, and leaves neither processes nor GPU memory behind.
 
-Nothing else may use the GPUs meanwhile: it is the last file of this folder.
+Nothing else may use the GPUs meanwhile, so it is the last file of this folder by name.
 """
 
 import time
@@ -17,7 +17,7 @@ MOST_SECONDS = 20.0 if machine.REHEARSAL else 8.0  # a group alone takes about 4
 def test_sigterm_leaves_nothing_behind(
     groups: dict[int, EngineProcess], memory_before: list[int], background: ThreadPoolExecutor
 ) -> None:
-    """All groups at once."""
+    """All groups get SIGTERM at the same time."""
     for group in groups.values():
         group.ready()
     processes = [pid for group in groups.values() for pid in (group.process.pid, *children(group.process.pid))]
@@ -34,7 +34,7 @@ def test_sigterm_leaves_nothing_behind(
 
 
 def terminate(group: EngineProcess) -> float:
-    """Under load; seconds until it has ended."""
+    """Send SIGTERM under load; returns the seconds until the group has ended."""
     with Load(group.url, CLIENTS) as load:
         start = time.monotonic()
         seconds = group.terminate()

@@ -1,4 +1,4 @@
-"""Products of prompts with 8-bit weights: up to a limit from the weights as they are, for more tokens by cuBLAS."""
+"""Products of prompts with 8-bit weights: by our GEMM up to a limit of tokens, above it dequantized for cuBLAS."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from engine.runner.cuda.layers import linear
 from engine.runner.cuda.layers.linear import Linear
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-ROWS, COLUMNS = 96, 136  # neither of whole blocks
+ROWS, COLUMNS = 96, 136  # neither is a multiple of a block
 CLOSE = {"rtol": 2**-9, "atol": 2e-3}  # float16
 
 
@@ -33,7 +33,7 @@ def products(max_quantized_weights: int, dtype: torch.dtype = torch.float16) -> 
 @pytest.mark.parametrize("kind", [Int8Weight, Fp8Weight])
 @pytest.mark.parametrize("tokens", [65, 150])
 def test_a_prompt_is_multiplied_by_the_weights_as_they_are(kind: type[EightBitWeight], tokens: int) -> None:
-    """Both endings; there is no room to dequantize them."""
+    """`gemm` and `gemm_add`; there is no buffer in which the weights could be dequantized."""
     module, x, before = layer(kind), random(tokens, COLUMNS).half(), random(tokens, ROWS).half()
     expected = x.float() @ module.quantized.dequantize().T
     without_room, out, h = products(0), torch.full_like(before, torch.nan), before.clone()
@@ -68,7 +68,7 @@ def test_float32_prompts_are_left_to_cublas() -> None:
 @pytest.mark.skipif(not supported(DEVICE), reason="bulk copies of a Hopper card")
 @pytest.mark.parametrize("columns", [136, 140])
 def test_rows_of_a_ragged_length_need_no_bulk_copies(columns: int) -> None:
-    """A bulk copy takes rows of whole 16 bytes."""
+    """A bulk copy needs rows that are multiples of 16 bytes; others are loaded without it."""
     module, x = nn.Module(), random(200, columns).half()
     module.quantized = Int8Weight(random(ROWS, columns) * columns**-0.5)
     out = torch.full((200, ROWS), torch.nan, dtype=torch.float16, device=DEVICE)

@@ -40,7 +40,7 @@ class SeededCheckpoint(RandomCheckpoint):
 
 
 ARENA, PARTS = 1 << 21, 8  # bytes, of which each runner takes a part
-LAYERS = 3  # of which the first leaves a residual stream that is whole on no rank
+LAYERS = 3  # the first leaves each rank a residual stream that is right for its own tokens only
 # Whatever happens to a product between its sum over the ranks and the residual stream, and experts.
 MIXTURE = Architecture(
     qk_norm=True, post_norms=True, float32_norms=True, activation="gelu_tanh", output_bias=True, logit_softcap=3.0,
@@ -157,7 +157,7 @@ def ids(
 
 @pytest.mark.parametrize("bits", [0, 4])
 def test_the_share_of_one_of_four_ranks(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank 0's, without the others: both runners go on from its part of each sum, and the others' logits are 0."""
+    """Rank 0 without the others: both runners continue with its part of each sum, and the others' logits are 0."""
 
     def with_zeros(x: torch.Tensor, columns: int, out: torch.Tensor | None = None) -> torch.Tensor:
         joined = F.pad(x, (0, columns - x.shape[1]))
