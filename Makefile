@@ -75,7 +75,7 @@ test-long: dev  ## crash loops, state machines and kill rounds at full length
 test-servers: dev  ## the bot's client against real other servers: docs/scale.md has how to get them
 	$(BIN)/python -m pytest tests/bot/engine_client/contract -m long
 
-test-gpu: dev  ## on a machine with GPUs: published shapes; with several, ranks on 2, 4 or 8 of them, and killed ones
+test-gpu: dev  ## on a machine with GPUs: kernels, caches, published shapes; with several GPUs also groups of 2, 4 or 8 ranks
 	$(BIN)/python -m pytest tests/gpu -m gpu -s
 
 coverage: dev  ## make test with the lines it reaches: a table here, pages in htmlcov/
