@@ -74,11 +74,13 @@ def share(name: str, rows: int, scale: int = 1) -> Share:
 
 
 def present(cell: Share) -> Candidate:
-    """`_split_config`'s choice on a data-center GPU with 16-bit caches. For one row the engine uses `_fused_config`."""
+    """The engine's choice on a data-center GPU with 16-bit caches."""
     pages = SimpleNamespace(k=[torch.empty(0, dtype=torch.bfloat16)])
     layer: Any = SimpleNamespace(
         _gpu=True, _takes_large_tiles=True, kv=pages, heads=cell.heads, kv_heads=cell.kv_heads, head_dim=cell.head_dim
     )
+    if cell.fused:
+        return Candidate(CudaAttention._fused_config(layer))
     return Candidate(CudaAttention._split_config(layer, BatchShape(cell.rows, 0)))
 
 
@@ -96,8 +98,8 @@ def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
         changes += [{"target_splits": each} for each in (*targets, cell.rows) if cell.rows <= each <= MAX_TARGET]
     else:
         changes += [{"target_splits": each} for each in targets if 4 <= each <= 32]
-    most = 64 if cell.fused else 256  # tokens; a single row's tiles read early stay in registers
-    changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= most]
+    if cell.fused:  # tiles that are read early stay in registers
+        changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= 64]
     changes += [{"stages": c.stages + 1}, {"stages": max(1, c.stages - 1)}]
     changes += [{"warps": min(8, c.warps * 2)}, {"warps": max(1, c.warps // 2)}]
     found = [replace(best, config=replace(c, **change)) for change in changes]
@@ -135,7 +137,6 @@ def _batch(cell: Share, now: Candidate) -> list[Candidate]:
         programs = [each for pair in zip(programs, rest, strict=False) for each in pair] + programs[len(rest) :]
     least = now.config.min_tiles
     return [
-        *(replace(now, config=replace(now.config, early_tiles=each)) for each in (2, 1, 4)),
         *(replace(now, config=replace(now.config, target_splits=each)) for each in targets),
         *(Candidate(SplitConfig(target, tile, w, s, lanes, least)) for lanes, tile, w, s in programs),
         *(Candidate(SplitConfig(each, *programs[0][1:], programs[0][0], least)) for each in targets),

@@ -89,22 +89,6 @@ def online_softmax_weights(score, mask, m, denom, MASKED: tl.constexpr):
 
 
 @triton.jit
-def prefetch_tile(
-    cache, table, at, head, page_stride, token_stride, head_stride,
-    PAGE: tl.constexpr, DB: tl.constexpr,
-):  # fmt: skip
-    """Prefetch the vectors of the positions `at` [T] into the L2 cache. It is a hint, so it changes no result."""
-    LINE: tl.constexpr = 1024 // cache.dtype.element_ty.primitive_bitwidth  # elements in 128 bytes
-    line = tl.arange(0, max(1, DB // LINE)) * LINE
-    page_ids = tl.load(table + at // PAGE).to(tl.int64)
-    base = page_ids * page_stride + (at % PAGE) * token_stride + head * head_stride
-    address = (cache + base[:, None] + line[None, :]).to(tl.int64, bitcast=True)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
-    )
-
-
-@triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
     prefixes, prefix_out, prefix_stats, table_stride, page_stride, token_stride, head_stride, scales, scale_stride,
@@ -112,14 +96,14 @@ def decode_attention_kernel(
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PREFIX: tl.constexpr, PARTS: tl.constexpr,
-    PACKED: tl.constexpr, EARLY_TILES: tl.constexpr, PDL: tl.constexpr,
+    PACKED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for each kv head and each item of the work list. Pointers: see `decode_attention`.
 
     H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`; DB: D
     padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts; PACKED:
-    caches of 8 bits, read two elements at a time; EARLY_TILES: tiles of a split prefetched before the query exists.
+    caches of 8 bits, read two elements at a time.
     `scale` is the scores' factor times log2(e), and `one` is 1.0.
     """
     head = tl.program_id(0)
@@ -147,12 +131,6 @@ def decode_attention_kernel(
     end_tile = tl.minimum(first_tile + tiles_per_split, tl.cdiv(pos, TILE))
     c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
     s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
-    if PDL:
-        # These keys and values are of earlier steps, so they can be loaded while the query is computed.
-        for e in tl.static_range(EARLY_TILES):
-            at = tl.maximum(tl.minimum((first_tile + e) * TILE + t, tl.minimum(end_tile * TILE, pos) - 1), 0)
-            prefetch_tile(k_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
-            prefetch_tile(v_cache, table, at, head, page_stride, token_stride, head_stride, PAGE, DB)
     has_new = split == 0  # the new token itself belongs to the first split
     new_page = tl.load(table + pos // PAGE, mask=live_slot & has_new, other=0).to(tl.int64)
     grid_wait(PDL)
@@ -388,5 +366,5 @@ def decode_attention(
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
         SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
         PREFIX=prefix is not None, PARTS=MAX_PARTS, PACKED=is_packed(k_cache),
-        EARLY_TILES=config.early_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
+        PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

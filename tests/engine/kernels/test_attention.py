@@ -80,9 +80,7 @@ def qkv(tokens: int, heads: int, kv_heads: int, dim: int = DIM) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * dim, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize(
-    ("target", "min_tiles", "lanes", "early_tiles"), [(1, 1, None, 0), (9, 1, None, 0), (9, 2, None, 3), (3, 1, 16, 1)]
-)
+@pytest.mark.parametrize(("target", "min_tiles", "lanes"), [(1, 1, None), (9, 1, None), (9, 2, None), (3, 1, 16)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_decode(
@@ -91,7 +89,6 @@ def test_decode(
     target: int,
     min_tiles: int,
     lanes: int | None,
-    early_tiles: int,
     storage: torch.dtype | None,
 ) -> None:
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
@@ -102,7 +99,7 @@ def test_decode(
     out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
     slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
-    config = SplitConfig(target, tile_tokens=16, min_tiles=min_tiles, lanes=lanes, early_tiles=early_tiles)
+    config = SplitConfig(target, tile_tokens=16, min_tiles=min_tiles, lanes=lanes)
     work, max_splits = work_list(config.max_work_items(4), DEVICE), 4 * heads * MAX_SPLITS
     split_kv(slot_rows, positions, work, config=config, pdl=PDL)
     decode_attention(
