@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 
+import pytest
 import torch
 
 from engine.bench.kernel_times import FIRST, Kernel
@@ -63,6 +64,7 @@ def run_rank(rank: int, port: int, results: "Queue[list[dict[str, object]]]") ->
     communicator.close()
 
 
+@pytest.mark.long
 def test_two_ranks_profile_the_same_steps() -> None:
     processes = multiprocessing.get_context("spawn")
     results = processes.Queue()
