@@ -248,9 +248,9 @@ class QuantizedKVAttention(PagedAttention):
 @pytest.mark.parametrize(
     ("quantize", "kv_dtype", "kv_heads", "family"),
     [
-        ("int8", "auto", 1, "llama"),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
-            ("fp8", "auto", 2, "llama"), ("fp8", "auto", 2, "qwen3moe"), ("int4", "int8", 2, "llama"),
+            ("int8", "auto", 1, "llama"), ("fp8", "auto", 2, "llama"), ("fp8", "auto", 2, "qwen3moe"),
+            ("int4", "int8", 2, "llama"),
             ("int4", "auto", 2, "qwen3moe"), ("int8", "auto", 1, "gemma"), ("int4", "int8", 1, "windows"),
         )),
     ],

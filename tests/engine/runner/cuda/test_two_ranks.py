@@ -155,7 +155,8 @@ def ids(
     return sampled
 
 
-@pytest.mark.parametrize("bits", [0, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("bits", [0, 4])
 def test_the_share_of_one_of_four_ranks(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 without the others: both runners continue with its part of each sum, and the others' logits are 0."""
 
