@@ -11,12 +11,10 @@ What Triton's interpreter cannot run (inline PTX) has a second form that says th
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
 
-_INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from engine.kernels.interpreter import INTERPRETED
 
 
 @triton.jit
@@ -25,7 +23,7 @@ def unpack_bytes(words, PART: tl.constexpr, FP8: tl.constexpr, dtype: tl.constex
 
     dtype: float32, bfloat16 or float16. FP8: they are e4m3 instead of int8.
     """
-    if _INTERPRETED:
+    if INTERPRETED:
         byte = (words.to(tl.int32) >> (8 * PART)) & 0xFF
         if FP8:
             bits = ((byte & 0x80) << 24) | ((byte & 0x7F) << 20)
@@ -48,7 +46,7 @@ def e4m3_words(low, high):
     On a GPU one instruction converts both: when they were converted apart and joined, CUDA 12.8's ptxas lost the low
     byte of every second word.
     """
-    if _INTERPRETED:
+    if INTERPRETED:
         return _e4m3_bits(low) | (_e4m3_bits(high) << 8)
     return tl.inline_asm_elementwise(
         "cvt.rn.satfinite.e4m3x2.f32 $0, $2, $1;", "=h,f,f", [low, high], dtype=tl.int16, is_pure=True, pack=1
@@ -70,7 +68,7 @@ def _e4m3_bits(value):
 def rounded_to(x, dtype: tl.constexpr):
     """x, of any float dtype and shape, as `dtype`, e4m3 among others: the nearest numbers, in e4m3 none beyond ±448."""
     if dtype == tl.float8e4nv:
-        if _INTERPRETED:
+        if INTERPRETED:
             return _e4m3_bits(x.to(tl.float32)).to(tl.uint8).to(tl.float8e4nv, bitcast=True)
         return x.to(tl.float32).to(tl.float8e4nv)
     return x.to(dtype)

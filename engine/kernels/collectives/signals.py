@@ -6,14 +6,11 @@ A rank writes epoch + seq into a flag that each peer keeps for it (`put_signal`)
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
 
 from engine.distributed.symmetric_memory import SymmetricMemory
-
-_INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from engine.kernels.interpreter import INTERPRETED
 
 
 @triton.jit
@@ -32,7 +29,7 @@ def put_signal(flags, epoch, seq, RANK: tl.constexpr, WORLD: tl.constexpr):
 @triton.jit
 def fence():
     """Makes what this thread has written or seen visible to all GPUs before what it writes next."""
-    if not _INTERPRETED:
+    if not INTERPRETED:
         tl.inline_asm_elementwise("fence.acq_rel.sys; mov.u32 $0, 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
 
 

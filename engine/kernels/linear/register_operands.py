@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import triton
 import triton.language as tl
 
-_INTERPRETED: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from engine.kernels.interpreter import INTERPRETED
 
 
 @triton.jit
@@ -17,6 +15,6 @@ def waited_for(acc):
     Without it Triton 3.6 and 3.7.1 unpack the next step's operand into registers that Hopper's tensor cores still read
     for this product, which PTX forbids (triton-lang/triton issue 9433).
     """
-    if _INTERPRETED:
+    if INTERPRETED:
         return acc
     return tl.inline_asm_elementwise("", "=f,0", [acc], dtype=tl.float32, is_pure=True, pack=1)

@@ -35,7 +35,7 @@ from engine.model.int4_weight import Int4Weight
 from engine.runner.cuda.layers.scaled_products import ScaledProducts
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have
-# Up to so many tokens of a step our GEMM reads quantized weights; for more, they are dequantized for cuBLAS.
+# The most tokens of a step for which our GEMM reads quantized weights; for more, they are dequantized for cuBLAS.
 EIGHT_BIT_PROMPT_TOKENS, INT4_PROMPT_TOKENS = 1024, 256
 MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 

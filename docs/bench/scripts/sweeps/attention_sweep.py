@@ -1,6 +1,6 @@
 """Times decode attention of a rank's share of the heads for many configurations; prints JSON lines and summaries.
 
-    PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/attention_sweep.py --shares 7b/4 --rows 1 32
+    PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/sweeps/attention_sweep.py --shares 7b/4 --rows 1 32
 
 A share is a model and a world size. A cell is a share, a number of rows and a number of cached tokens. For a single row
 the kernel projects the value too. A layer is the product before attention, attention, and the product after it. A CUDA

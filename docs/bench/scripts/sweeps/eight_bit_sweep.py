@@ -1,6 +1,6 @@
 """Times products with 8-bit weights, and attention over 8-bit caches, beside bfloat16; prints one JSON line for each.
 
-    python docs/bench/scripts/eight_bit_sweep.py [--tokens 1 16 32 64 128 512] [--layers 8] [--scale 1]
+    python docs/bench/scripts/sweeps/eight_bit_sweep.py [--tokens 1 16 32 64 128 512] [--layers 8] [--scale 1]
 
 It measures the matrices of a 7B, for more layers than the L2 cache holds, in a CUDA graph, with the tilings that the
 engine uses, and one step's attention of 32 rows of 600 tokens. `--scale 32` is for a trial without a GPU. Other tilings

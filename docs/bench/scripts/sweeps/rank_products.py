@@ -5,12 +5,11 @@ It knows kernels and one GPU. rank_sweep.py chooses the products and tilings.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from graph_timing import microseconds
 from rank_tilings import Cell, GemvTiling, Tiling
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from engine.kernels.pdl import supported
 
 GPU = torch.cuda.device_count() > 0
 DEVICE, DTYPE = (torch.device("cuda", 0), torch.bfloat16) if GPU else (torch.device("cpu"), torch.float32)
-MEASUREMENTS, REPLAYS = 9, 4
 
 
 class Product:
@@ -69,31 +67,13 @@ class Product:
         return self.out.float().clone()
 
     def microseconds(self, tiling: Tiling) -> float:
-        """Time of the product with one matrix; the median of MEASUREMENTS."""
-        if not GPU:
-            started = time.perf_counter()
-            self.run(0, tiling)
-            return (time.perf_counter() - started) * 1e6
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-        torch.cuda.synchronize()
-        times: list[float] = []
-        with torch.cuda.stream(stream):
-            graph.capture_begin(capture_error_mode="thread_local")  # torch.cuda.graph would collect garbage
-            try:
-                for copy in range(len(self.weights)):
-                    self.run(copy, tiling)
-            finally:
-                graph.capture_end()
-            graph.replay()
-            for _ in range(MEASUREMENTS):
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-                start.record()
-                for _ in range(REPLAYS):
-                    graph.replay()
-                end.record()
-                end.synchronize()
-                times.append(float(start.elapsed_time(end)) * 1e3 / REPLAYS / len(self.weights))
-        return statistics.median(times)
+        """Time of the product with one matrix; see `graph_timing`."""
+
+        def launch(count: int) -> None:
+            for copy in range(count):
+                self.run(copy, tiling)
+
+        return microseconds(launch, len(self.weights))
 
 
 class CompileOnly:

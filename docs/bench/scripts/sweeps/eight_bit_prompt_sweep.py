@@ -1,6 +1,6 @@
 """Times products of prompts with 8-bit weights for many tilings, beside bfloat16; prints one JSON line for each.
 
-    python docs/bench/scripts/eight_bit_prompt_sweep.py [--tokens 256 512 1024 2048] [--layers 8] [--workers 12]
+    python docs/bench/scripts/sweeps/eight_bit_prompt_sweep.py [--tokens 256 512 1024 2048] [--layers 8] [--workers 12]
 
 Our GEMM is timed beside cuBLAS with bfloat16 weights, and cuBLAS after dequantizing 8-bit weights. Each result is
 compared with the float32 result: ours may differ from it about as much as that of dequantized weights, and a larger

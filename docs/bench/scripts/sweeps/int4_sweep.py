@@ -1,6 +1,6 @@
 """Times products with 4-bit weights for many tilings, beside bfloat16; prints one JSON line for each.
 
-    python docs/bench/scripts/int4_sweep.py [--cells wqkv:1 w13:32 …] [--layers 8] [--compile I/N]
+    python docs/bench/scripts/sweeps/int4_sweep.py [--cells wqkv:1 w13:32 …] [--layers 8] [--compile I/N]
 
 A cell is a matrix and a number of tokens.
 It measures the matrices of a 7B, for more layers than the L2 cache holds, in a CUDA graph. `--compile` only compiles a

@@ -1,6 +1,6 @@
 """Times products of a rank's share of bf16 matrices for many tilings; prints JSON lines.
 
-    PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/rank_sweep.py --model 7b --world 4 [--tokens 32 1 16]
+    PYTHONPATH=. python docs/bench/scripts/sweeps/rank_sweep.py --model 7b --world 4 [--tokens 32 1 16]
 
 A cell is a matrix and a number of tokens. It prints one line for each cell with the engine's present tiling, then one
 with the best that was found within `--budget` seconds, then one for each number of tokens with the sum of a layer's

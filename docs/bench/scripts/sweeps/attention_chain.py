@@ -5,12 +5,10 @@ It knows kernels and one GPU. attention_sweep.py chooses the configurations.
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import rank_products
 import torch
 from attention_configs import Candidate, Share
+from graph_timing import microseconds
 from rank_products import DEVICE, DTYPE, GPU, CompileOnly, Product
 from rank_tilings import Cell, Tiling
 from rank_tilings import present as present_tiling
@@ -29,7 +27,6 @@ from engine.layers.paged_kv import PagedKV
 
 COLD_BYTES = 256 << 20  # of all layers; an H200's L2 cache has 60 MB
 MAX_CONTEXT = 4096
-MEASUREMENTS, REPLAYS = 9, 4
 
 
 def products(cell: Share) -> list[tuple[Cell, Tiling]]:
@@ -121,7 +118,7 @@ class Chain:
         return heads + self._value_weight[None, :, None] * value
 
     def microseconds(self, each: Candidate | None) -> float:
-        """Time of a layer: product, attention, product; None: without attention. The median of MEASUREMENTS."""
+        """Time of a layer: product, attention, product; None: without attention. See `graph_timing`."""
         (before, first), (after, second) = self._products
         work = None if each is None else self._work(each)
 
@@ -132,30 +129,9 @@ class Chain:
                     self._attend(layer, each, work)
                 after.run(layer, second)
 
-        if not GPU:
-            started = time.perf_counter()
-            run(1)
-            return (time.perf_counter() - started) * 1e6
-        run(1)  # loads the programs, which a graph's capture may not do
-        torch.cuda.synchronize()
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-        times: list[float] = []
-        with torch.cuda.stream(stream):
-            graph.capture_begin(capture_error_mode="thread_local")  # torch.cuda.graph would collect garbage
-            try:
-                run(self.layers)
-            finally:
-                graph.capture_end()
-            graph.replay()
-            for _ in range(MEASUREMENTS):
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-                start.record()
-                for _ in range(REPLAYS):
-                    graph.replay()
-                end.record()
-                end.synchronize()
-                times.append(float(start.elapsed_time(end)) * 1e3 / REPLAYS / self.layers)
-        return statistics.median(times)
+        if GPU:
+            run(1)  # loads the programs, which a graph's capture may not do
+        return microseconds(run, self.layers)
 
 
 def only_compile() -> None:
