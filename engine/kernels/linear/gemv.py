@@ -168,7 +168,7 @@ def gemv(
     weight [N, K]; with `gated` [2 · N, K], gate rows before up rows, and out = silu(gate) · up, or with `gelu`
     gelu(gate) · up. norm: RMSNorm with `gain` [K], if given. `residual`: out += …. `two_rows`: two rows per program,
     where that is possible. With `push`, out is float32 and holds this rank's partial sum. Quantized weights: see
-    `eight_bit_gemv.py` and `int4_gemv.py`.
+    `eight_bit_gemv.py` and `int4/gemv.py`.
     """
     rows, k = weight.shape
     n = rows // 2 if gated else rows

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from engine.kernels.activation import gate_product
 from engine.kernels.linear.eight_bit_matmul import eight_bit_dot
-from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
+from engine.kernels.linear.int4.operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.int4_weight import Int4Weight

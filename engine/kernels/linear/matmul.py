@@ -4,7 +4,7 @@ The weights' rows are the M side of each tl.dot, the tokens its N side. The redu
 all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
 timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
 h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
-Quantized weights have kernels of their own (`eight_bit_matmul.py`, `int4_matmul.py`).
+Quantized weights have kernels of their own (`eight_bit_matmul.py`, `int4/matmul.py`).
 
 Buffers hold at least BM tokens; those past the live ones may hold anything.
 """

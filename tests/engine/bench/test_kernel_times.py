@@ -120,7 +120,7 @@ def test_each_collective_of_the_engine_is_known() -> None:
 def test_no_kernel_of_matrices_or_attention_is_taken_for_another() -> None:
     """Kernels in `linear` are products, and those in `attention` are attention, except for the experts' lists."""
     for room, kind in (("linear", "products"), ("attention", "attention")):
-        for file in (folder(collectives).parent / room).glob("*.py"):
+        for file in (folder(collectives).parent / room).rglob("*.py"):
             names = kernels_of(file)
             assert {kind_of(name) for name in names} <= {kind} or file.name == "experts.py", (file, names)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.kernels.linear.int4_configs import int4_matmul_config, int4_prompt_config, pipeline_bytes
-from engine.kernels.linear.int4_dequantize import int4_dequantize, int4_dequantize_kernel
-from engine.kernels.linear.int4_gemv import int4_gemv
-from engine.kernels.linear.int4_matmul import ADD, int4_matmul
+from engine.kernels.linear.int4.configs import int4_matmul_config, int4_prompt_config, pipeline_bytes
+from engine.kernels.linear.int4.dequantize import int4_dequantize, int4_dequantize_kernel
+from engine.kernels.linear.int4.gemv import int4_gemv
+from engine.kernels.linear.int4.matmul import ADD, int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, PartialSquares, Scratch
 from engine.model.int4_groups import OFFSET, SCALE, ZERO
 from engine.model.int4_weight import Int4Weight

@@ -10,8 +10,8 @@ from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.eight_bit_gemv import eight_bit_gemv
 from engine.kernels.linear.eight_bit_matmul import eight_bit_matmul
 from engine.kernels.linear.gemv import gemv
-from engine.kernels.linear.int4_gemv import int4_gemv
-from engine.kernels.linear.int4_matmul import int4_matmul
+from engine.kernels.linear.int4.gemv import int4_gemv
+from engine.kernels.linear.int4.matmul import int4_matmul
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.model.eight_bit_weight import Int8Weight
 from engine.model.int4_weight import Int4Weight

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from engine.kernels.linear.gemm_configs import fit_shared_memory, gemm_config, gemv_config, token_block
 from engine.kernels.linear.gemv import gemv
-from engine.kernels.linear.int4_configs import int4_gemv_config, int4_matmul_config, int4_prompt_config, pipeline_bytes
-from engine.kernels.linear.int4_dequantize import int4_dequantize
-from engine.kernels.linear.int4_gemv import int4_gemv
-from engine.kernels.linear.int4_matmul import int4_matmul
+from engine.kernels.linear.int4.configs import int4_gemv_config, int4_matmul_config, int4_prompt_config, pipeline_bytes
+from engine.kernels.linear.int4.dequantize import int4_dequantize
+from engine.kernels.linear.int4.gemv import int4_gemv
+from engine.kernels.linear.int4.matmul import int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, Scratch, matmul
 from engine.kernels.pdl import supported
 from engine.model.int4_weight import Int4Weight

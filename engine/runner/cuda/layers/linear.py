@@ -24,10 +24,10 @@ from engine.kernels.linear.gemm_configs import (
     token_block,
 )
 from engine.kernels.linear.gemv import DeferredValue, Push, gemv
-from engine.kernels.linear.int4_configs import int4_gemv_config, int4_matmul_config, int4_prompt_config
-from engine.kernels.linear.int4_dequantize import int4_dequantize
-from engine.kernels.linear.int4_gemv import int4_gemv
-from engine.kernels.linear.int4_matmul import ADD, int4_matmul
+from engine.kernels.linear.int4.configs import int4_gemv_config, int4_matmul_config, int4_prompt_config
+from engine.kernels.linear.int4.dequantize import int4_dequantize
+from engine.kernels.linear.int4.gemv import int4_gemv
+from engine.kernels.linear.int4.matmul import ADD, int4_matmul
 from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares, Scratch, matmul
 from engine.kernels.pdl import supported
 from engine.model.eight_bit_weight import EightBitWeight

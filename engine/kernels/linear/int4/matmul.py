@@ -1,6 +1,6 @@
 """GEMM with 4-bit weights: for 2 to 128 tokens what `matmul` is for others, and for prompts without norm or gate.
 
-The weights' rows are the M side of each tl.dot. They are dequantized in registers (`int4_operand`), on their way from
+The weights' rows are the M side of each tl.dot. They are dequantized in registers (`operand.py`), on their way from
 the pipeline to the tensor cores. A step takes 128 or 256 columns.
 
 Buffers of up to 128 tokens hold at least BM tokens; those past the live ones may hold anything.
@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
+from engine.kernels.linear.int4.operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.linear.matmul import GATED, PLAIN, GemmConfig, PartialSquares, Scratch, inverse_rms
 from engine.kernels.linear.register_operands import waited_for
 from engine.kernels.linear.tile_ending import store_tile, sum_splits

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.linear.int4_operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
+from engine.kernels.linear.int4.operand import dequantize_half, load_pairs, load_words, operand_rows, two_pairs
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.int4_weight import Int4Weight
 

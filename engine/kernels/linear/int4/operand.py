@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from engine.kernels.linear.int4 import as_operand, based, code_base, unpack
+from engine.kernels.linear.int4.codes import as_operand, based, code_base, unpack
 
 # Before Hopper bfloat16 pairs have no other arithmetic than fused multiply-adds. 0x3F80 is 1, 0x8000 is -0.
 _SCALE_BFLOAT16: tl.constexpr = tl.constexpr("""

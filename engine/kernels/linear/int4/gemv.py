@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
-from engine.kernels.linear.int4 import as_operands, group_terms, unpack
+from engine.kernels.linear.int4.codes import as_operands, group_terms, unpack
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.int4_weight import Int4Weight
 

@@ -1,0 +1,1 @@
+"""Products with weights of 4 bits (`engine.model.int4_weight`)."""
