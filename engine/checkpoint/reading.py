@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.checkpoint.encoding import Bytes, Encoding
 from engine.errors import ConfigError
 
-_READ_BYTES = 4 << 20  # bytes read by a thread at a time
+_READ_BYTES = 16 << 20  # bytes read by a thread at a time: smaller pieces keep Python too busy
 _NUM_READERS = 8  # concurrent reads that keep a disk array busy
 _READAHEAD_BYTES = 1 << 20  # bytes in a readahead request; Linux truncates longer ones
 _NUM_READAHEAD_THREADS = 2

@@ -195,7 +195,10 @@ async def bench(options: argparse.Namespace, folder: Path) -> None:
         )
         try:
             await bot.start()
-            await discord.until_ready()
+            try:
+                await discord.until_ready()
+            except TimeoutError as error:
+                raise RuntimeError(f"the bot did not connect:\n{bot.log()}") from error
             for number in range(options.runs):
                 await run_once(options, number, Run(options, discord, engine, random.Random(number)), bot, file)
         finally:
