@@ -55,6 +55,14 @@ def wait_until_restored(engine: EngineCore) -> None:
         time.sleep(0.05)
 
 
+def wait_until_pinned(engine: EngineCore, slots: int) -> None:
+    """An engine with requests looks for slots that have become ready every few seconds; before, it drops pages."""
+    deadline = time.monotonic() + 60
+    while engine.stats().kv_host_tokens_total < slots * engine.config.page_size:
+        assert time.monotonic() < deadline
+        engine.submit([3, 4, 5], PARAMS, tenant="another").result(120)
+
+
 @pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
 @pytest.mark.parametrize("slots", [0, 1000])
 def test_replies_after_a_restart(checkpoint: Checkpoint, tmp_path: Path, slots: int, kv_dtype: str) -> None:

@@ -20,41 +20,15 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.attention.attention_rules import (
-    load_head,
-    log2_cap,
-    log2_scale,
-    padded_head,
-    soft_cap,
-    store_head,
-    within_head,
-)
-from engine.kernels.attention.decode_attention import online_softmax_update, rotate
-from engine.kernels.attention.split_kv import SplitConfig, combine_splits
+from engine.kernels.attention.attention_rules import log2_cap, log2_scale, padded_head
+from engine.kernels.attention.single_row import attend_split
+from engine.kernels.attention.split_kv import SplitConfig
 from engine.kernels.eight_bits import rounded_to
 from engine.kernels.linear.eight_bit_gemv import EARLY_WORDS, load_early, row_dots
 from engine.kernels.linear.gemv import row_products
-from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.kernels.pdl import launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.model.eight_bit_weight import EightBitWeight
-
-
-@triton.jit
-def load_tile(
-    k_cache, v_cache, table, at, end, pos, kv_head, page_stride, token_stride, head_stride,
-    D: tl.constexpr, PAGE: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr,
-):  # fmt: skip
-    """Keys and values [T, DB] of the positions `at` [T]; and their mask: before `end`, and in the window of `pos`."""
-    d = tl.arange(0, DB)
-    mask = at < end
-    if WINDOW > 0:
-        mask = mask & (at > pos - WINDOW)
-    page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
-    base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-    present = within_head(mask[:, None], d[None, :], D, DB)
-    kt = tl.load(k_cache + base[:, None] + d[None, :], mask=present, other=0.0)
-    vt = tl.load(v_cache + base[:, None] + d[None, :], mask=present, other=0.0)
-    return kt, vt, mask
 
 
 @triton.jit
@@ -114,89 +88,11 @@ def fused_decode_value_proj_kernel(
             tl.store(qkv + (HQ + HKV) * D + n + r, stored.to(qkv.dtype.element_ty))
             tl.store(page_at + (n + r) // D * head_stride + (n + r) % D, stored, mask=live)
     else:
-        head = program % HQ
-        split = program // HQ
-        kv_head = head // (HQ // HKV)
-        tiles = tl.cdiv(pos, TILE)
-        if WINDOW > 0:
-            before = tl.maximum(pos - WINDOW + 1, 0) // TILE  # tiles that lie wholly before the window
-            tiles -= before
-        tiles_per_split = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, MIN_TILES), SPLITS), 1)), 1)
-        num_splits = tl.maximum(tl.cdiv(tiles, tiles_per_split), 1)
-        if split < num_splits:
-            first_tile = split * tiles_per_split
-            end_tile = tl.minimum(first_tile + tiles_per_split, tiles)
-            if WINDOW > 0:
-                first_tile += before
-                end_tile += before
-            d = tl.arange(0, DB)
-            pair = tl.arange(0, DB // 2)
-            t = tl.arange(0, TILE)
-            # These keys and values are of earlier steps, so they can be loaded while the query is computed.
-            early = ()
-            for e in tl.static_range(EARLY_TILES):
-                kt, vt, mask = load_tile(
-                    k_cache, v_cache, table, (first_tile + e) * TILE + t, tl.minimum(pos, end_tile * TILE), pos,
-                    kv_head, page_stride, token_stride, head_stride, D, PAGE, DB, WINDOW,
-                )  # fmt: skip
-                early = early + ((kt, vt, mask),)
-            c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
-            s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
-            new_page = tl.load(table + pos // PAGE, mask=live, other=0).to(tl.int64)
-            grid_wait(PDL)
-            launch_dependents(PDL)
-            # All loads come first, since none moves before the barriers by which warps exchange the rotated query.
-            k_new = qkv + (HQ + kv_head) * D
-            q_even = load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
-            q_odd = load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
-            k_even = load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32)
-            k_odd = load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32)
-            q_even, q_odd = rotate(q_even, q_odd, c, s)
-            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
-            k_even, k_odd = rotate(k_even, k_odd, c, s)
-            k = rounded_to(tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty), k_cache.dtype.element_ty)
-            has_new = split == 0  # the new token belongs to the first split
-            if live & has_new & (head % (HQ // HKV) == 0):
-                new_at = new_page * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
-                store_head(k_cache + new_at + d, k, d, D, DB)
-            new_score = tl.where(has_new, soft_cap(tl.sum(q * k.to(tl.float32), 0) * scale, CAP), -1.0e30)
-            m = tl.full([TILE], -1.0e30, tl.float32)
-            denom = tl.zeros([TILE], tl.float32)
-            acc = tl.zeros([TILE, DB], tl.float32)
-            scaled_q = (q * scale)[None, :]
-            for e in tl.static_range(EARLY_TILES):
-                kt, vt, mask = early[e]
-                m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False, CAP)
-            for tile in tl.range(first_tile + EARLY_TILES, end_tile, num_stages=STAGES):
-                kt, vt, mask = load_tile(
-                    k_cache, v_cache, table, tile * TILE + t, pos, pos, kv_head, page_stride, token_stride,
-                    head_stride, D, PAGE, DB, WINDOW,
-                )  # fmt: skip
-                m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False, CAP)
-            top = tl.maximum(tl.max(m, 0), new_score)
-            lane_scale = tl.exp2(m - top)
-            p_new = tl.where(has_new, tl.exp2(new_score - top), 0.0)
-            total = tl.sum(denom * lane_scale, 0) + p_new
-            o = tl.sum(acc * lane_scale[:, None], 0)
-            if num_splits == 1:
-                store_head(out + head * D + d, (o / total).to(out.dtype.element_ty), d, D, DB)
-                tl.store(value_weight + head, p_new / total)
-            else:
-                split_at = head * SPLITS + split
-                tl.store(partial_out + split_at * DB + d, o)
-                tl.store(partial_stats + split_at * 2, top)
-                tl.store(partial_stats + split_at * 2 + 1, total)
-                if has_new:
-                    tl.store(partial_weight + head, p_new)
-                tl.debug_barrier()
-                arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
-                if arrived == num_splits - 1:
-                    tl.store(counters + head, 0)
-                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")  # in flight beside the splits' loads
-                    y, mass, split_scale = combine_splits(partial_out, partial_stats, head, num_splits, DB, SPLITS)
-                    p_first = p_first * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, split_scale, 0.0), 0)
-                    store_head(out + head * D + d, (y / mass).to(out.dtype.element_ty), d, D, DB)
-                    tl.store(value_weight + head, p_first / mass)
+        attend_split(
+            qkv, k_cache, v_cache, table, live, pos, program % HQ, program // HQ, cos, sin, out, value_weight,
+            partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale,
+            HQ, HKV, D, PAGE, TILE, SPLITS, STAGES, MIN_TILES, DB, WINDOW, CAP, EARLY_TILES, False, PDL,
+        )  # fmt: skip
 
 
 def fused_decode_value_proj(

@@ -125,7 +125,7 @@ class CudaForward:
                 inputs.chunk_tokens, inputs.chunk_positions, inputs.sample_positions, pdl=self.pdl,
             )  # fmt: skip
         fused = self._has_fused_path and shape.num_tokens <= FUSED_TOKENS
-        if shape.num_slots and not (fused and shape.num_tokens == 1 and self._defers_value):
+        if shape.num_slots:
             self.attention.split_contexts(shape, inputs, state)
         if fused:
             self._forward_fused(shape, inputs, state)

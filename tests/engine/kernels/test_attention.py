@@ -75,6 +75,22 @@ def dequantized(cache: torch.Tensor, scales: torch.Tensor | None, value: bool) -
     return cache.float() * scale.transpose(1, 2).unsqueeze(-1)
 
 
+def list_splits(
+    slot_rows: torch.Tensor,
+    positions: torch.Tensor,
+    config: SplitConfig,
+    *,
+    window: int | None = None,
+    prefixes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The work list, complete: in a step other kernels run between the one that writes it and attention."""
+    work = work_list(config.max_work_items(slot_rows.shape[0]), DEVICE)
+    split_kv(slot_rows, positions, work, config=config, window=window, prefixes=prefixes, pdl=PDL)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return work
+
+
 def qkv(tokens: int, heads: int, kv_heads: int, dim: int = DIM) -> torch.Tensor:
     generator = torch.Generator().manual_seed(tokens)
     return torch.randn(tokens, (heads + 2 * kv_heads) * dim, generator=generator).to(DEVICE, DTYPE)
@@ -100,8 +116,7 @@ def test_decode(
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
     slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
     config = SplitConfig(target, tile_tokens=16, min_tiles=min_tiles, lanes=lanes)
-    work, max_splits = work_list(config.max_work_items(4), DEVICE), 4 * heads * MAX_SPLITS
-    split_kv(slot_rows, positions, work, config=config, pdl=PDL)
+    work, max_splits = list_splits(slot_rows, positions, config), 4 * heads * MAX_SPLITS
     decode_attention(
         new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
         torch.empty(max_splits * DIM, device=DEVICE), torch.empty(max_splits * 2, device=DEVICE), counters, heads=heads,

@@ -10,10 +10,10 @@ import torch
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
-from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig
 from engine.layers.paged_attention import AttentionRule
 from tests.engine.kernels import reference
-from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, Cache, dequantized, qkv
+from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, Cache, dequantized, list_splits, qkv
 from tests.engine.kernels.test_linear import EPS, random, weights
 
 RULES = {
@@ -52,8 +52,7 @@ def test_decode(name: str, heads: int, kv_heads: int, storage: torch.dtype | Non
     counters = torch.zeros(3 * kv_heads, dtype=torch.int32, device=DEVICE)
     slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
     config = SplitConfig(5, tile_tokens=16)
-    work, max_splits = work_list(config.max_work_items(3), DEVICE), 3 * heads * MAX_SPLITS
-    split_kv(slot_rows, positions, work, config=config, window=rule.window, pdl=PDL)
+    work, max_splits = list_splits(slot_rows, positions, config, window=rule.window), 3 * heads * MAX_SPLITS
     decode_attention(
         new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
         torch.empty(max_splits * 64, device=DEVICE), torch.empty(max_splits * 2, device=DEVICE), counters, heads=heads,
@@ -79,8 +78,7 @@ def test_splits_cover_the_window_alone(window: int) -> None:
     rows = torch.arange(4, dtype=torch.int32, device=DEVICE)
     positions = torch.tensor([0, 15, 32, 700], dtype=torch.int32, device=DEVICE)
     config = SplitConfig(6, tile_tokens=16)
-    work = work_list(config.max_work_items(4), DEVICE)
-    split_kv(rows, positions, work, config=config, window=window, pdl=PDL)
+    work = list_splits(rows, positions, config, window=window)
     items = work[HEADER:].view(-1, ITEM)[: int(work[0])].tolist()
     for slot, position in enumerate(positions.tolist()):
         tiles = -(-position // 16) - max(0, position - window + 1) // 16

@@ -12,12 +12,12 @@ import torch
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.prefix_attention import prefix_attention
 from engine.kernels.attention.prefix_work import MAX_PARTS, PREFIX_HEADER, PREFIX_ITEM, PrefixConfig, PrefixWork
-from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig
 from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.layers.quantized_kv import stored_values
 from engine.runner.cuda.batch.prefix_limits import prefix_config
 from tests.engine.kernels import reference
-from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, STORAGES, Cache
+from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, STORAGES, Cache, list_splits
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def test_prefixes_read_once(case: Case) -> None:
     rows = torch.tensor([*range(len(slots) - 1), -1], dtype=torch.int32, device=DEVICE)
     ours, positions = ours.to(DEVICE), positions.to(DEVICE)
     splits = SplitConfig(case.splits, tile_tokens=16)
-    list_, max_splits = work_list(splits.max_work_items(len(slots)), DEVICE), len(slots) * heads * MAX_SPLITS
-    split_kv(rows, positions, list_, config=splits, prefixes=work.slots, pdl=PDL)
+    list_ = list_splits(rows, positions, splits, prefixes=work.slots)
+    max_splits = len(slots) * heads * MAX_SPLITS
     prefix_attention(
         new, stored_k, stored_v, work, rows, positions, ours, cache.cos, cache.sin, heads=heads, config=config,
         scales=scales, rule=case.rule, pdl=PDL,

@@ -17,9 +17,11 @@ from torch import Tensor
 from engine.config import PAGE_SIZE
 from engine.kernels.attention import decode_attention as decode_module
 from engine.kernels.attention import fused_decode as fused_module
+from engine.kernels.attention import single_row as single_row_module
 from engine.kernels.attention import split_kv as split_module
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.single_row import single_row_attention
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.linear.matmul import PLAIN
 from engine.kernels.pdl import supported
@@ -87,6 +89,12 @@ class Chain:
                 self._partial_stats, self._partial_weight, self._counters, heads=cell.heads, eps=1e-5,
                 config=each.config, block=each.block, pdl=self._pdl,
             )  # fmt: skip
+        elif cell.rows == 1:
+            single_row_attention(
+                self._qkv, kv.k[layer], kv.v[layer], self._slot_rows, self._positions, self._tables, self._cos,
+                self._sin, self._out, self._partial_out, self._partial_stats, self._counters, heads=cell.heads,
+                config=each.config, pdl=self._pdl,
+            )  # fmt: skip
         else:
             decode_attention(
                 self._qkv, kv.k[layer], kv.v[layer], work, self._slot_rows, self._positions, self._tables, self._cos,
@@ -97,7 +105,7 @@ class Chain:
     def _work(self, each: Candidate) -> Tensor:
         """The list of splits, which a step computes once for all layers."""
         work = work_list(each.config.max_work_items(self.cell.rows), DEVICE)
-        if not self.cell.fused:
+        if self.cell.rows > 1:
             split_kv(self._slot_rows, self._positions, work, config=each.config)
         return work
 
@@ -138,6 +146,7 @@ def only_compile() -> None:
     """Run at the start of a compiling process: kernels are compiled, not launched."""
     rank_products.only_compile()
     fused_module.fused_decode_value_proj_kernel = CompileOnly(fused_module.fused_decode_value_proj_kernel)
+    single_row_module.single_row_attention_kernel = CompileOnly(single_row_module.single_row_attention_kernel)
     split_module.split_kv_kernel = CompileOnly(split_module.split_kv_kernel)
     decode_module.decode_attention_kernel = CompileOnly(decode_module.decode_attention_kernel)
 

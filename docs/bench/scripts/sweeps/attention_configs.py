@@ -22,7 +22,10 @@ MAX_TARGET = 4096  # splits of all rows together
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One of `world` ranks' heads of a model, in steps of `rows` rows; `dim`: the residual stream's width."""
+    """One of `world` ranks' heads of a model, in steps of `rows` rows; `dim`: the residual stream's width.
+
+    `apart`: the value is projected before attention even for a single row, as with weights of 4 bits.
+    """
 
     model: str
     world: int
@@ -31,11 +34,12 @@ class Share:
     heads: int
     kv_heads: int
     head_dim: int
+    apart: bool = False
 
     @property
     def fused(self) -> bool:
-        """Whether the attention kernel also projects the value, as it does for one row."""
-        return self.rows == 1
+        """Whether the attention kernel also projects the value."""
+        return self.rows == 1 and not self.apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,13 @@ class Candidate:
         return replace(self, config=replace(self.config, target_splits=1, min_tiles=1))
 
 
-def share(name: str, rows: int, scale: int = 1) -> Share:
+def share(name: str, rows: int, scale: int = 1, *, apart: bool = False) -> Share:
     """The share that `name` says: model/world size, as in 70b/8. `scale` divides the sizes, for a trial on a CPU."""
     model, _, world = name.partition("/")
     shape, ranks = spec(model), int(world)
     heads, kv = shape.n_heads // ranks, kv_heads(shape, ranks)
     group, kv = heads // kv, max(1, kv // scale)
-    return Share(model, ranks, rows, shape.dim // scale, kv * group, kv, shape.head_dim)
+    return Share(model, ranks, rows, shape.dim // scale, kv * group, kv, shape.head_dim, apart)
 
 
 def present(cell: Share) -> Candidate:
@@ -79,14 +83,14 @@ def present(cell: Share) -> Candidate:
     layer: Any = SimpleNamespace(
         _gpu=True, _takes_large_tiles=True, kv=pages, heads=cell.heads, kv_heads=cell.kv_heads, head_dim=cell.head_dim
     )
-    if cell.fused:
-        return Candidate(CudaAttention._fused_config(layer))
+    if cell.rows == 1:
+        return Candidate(CudaAttention._single_row_config(layer))
     return Candidate(CudaAttention._split_config(layer, BatchShape(cell.rows, 0)))
 
 
 def candidates(cell: Share, now: Candidate) -> list[Candidate]:
     """The present configuration, then about twenty that differ much from it, the most promising first."""
-    return list(dict.fromkeys([now, *(_single_row() if cell.fused else _batch(cell, now))]))
+    return list(dict.fromkeys([now, *(_single_row() if cell.rows == 1 else _batch(cell, now))]))
 
 
 def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
@@ -94,11 +98,11 @@ def neighbours(cell: Share, best: Candidate) -> list[Candidate]:
     c = best.config
     changes: list[dict[str, int]] = [{"min_tiles": c.min_tiles * 2}, {"min_tiles": max(1, c.min_tiles // 2)}]
     targets = [c.target_splits * 2, c.target_splits // 2]
-    if not cell.fused:
+    if cell.rows > 1:
         changes += [{"target_splits": each} for each in (*targets, cell.rows) if cell.rows <= each <= MAX_TARGET]
     else:
         changes += [{"target_splits": each} for each in targets if 4 <= each <= 32]
-    if cell.fused:  # tiles that are read early stay in registers
+    if cell.rows == 1:  # tiles that are read early stay in registers
         changes += [{"early_tiles": each} for each in (0, 1, 2, 4) if each * c.tile_tokens <= 64]
     changes += [{"stages": c.stages + 1}, {"stages": max(1, c.stages - 1)}]
     changes += [{"warps": min(8, c.warps * 2)}, {"warps": max(1, c.warps // 2)}]

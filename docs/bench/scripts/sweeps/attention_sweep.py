@@ -3,11 +3,12 @@
     PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python docs/bench/scripts/sweeps/attention_sweep.py --shares 7b/4 --rows 1 32
 
 A share is a model and a world size. A cell is a share, a number of rows and a number of cached tokens. For a single row
-the kernel projects the value too. A layer is the product before attention, attention, and the product after it. A CUDA
-graph of more layers than the L2 cache holds launches them as the engine does (PDL). Times are µs a layer;
-`products_us` leaves attention out, so the difference is what attention adds. The list of splits is computed before, as
-a step computes it once for all layers. Each result is compared with the present configuration's. The best three are
-timed again, beside the present one. One GPU is enough: sums over ranks are not measured. Other processes compile.
+the kernel projects the value too, except with --apart. A layer is the product before attention, attention, and the
+product after it. A CUDA graph of more layers than the L2 cache holds launches them as the engine does (PDL). Times are
+µs a layer; `products_us` leaves attention out, so the difference is what attention adds. The list of splits is computed
+before, as a step computes it once for all layers. Each result is compared with the present configuration's. The best
+three are timed again, beside the present one. One GPU is enough: sums over ranks are not measured. Other processes
+compile.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Sweep:
             config = each.config
             # Triton compiles a multiple of 16 apart from other numbers.
             split = (cell.rows, 16 if config.target_splits % 16 == 0 else 17, config.tile_tokens, config.min_tiles)
-            if not cell.fused and split not in self._splits:
+            if cell.rows > 1 and split not in self._splits:
                 self._splits[split] = self._pool.apply_async(compile_split, split)
-            key = (cell, each if cell.fused else each.compiled)
+            key = (cell, each if cell.rows == 1 else each.compiled)
             if key not in self._compiling:
                 self._compiling[key] = self._pool.apply_async(compile_candidate, key)
 
@@ -65,7 +66,7 @@ class Sweep:
     def problem(self, cell: Share, each: Candidate, left: float) -> str:
         """Waits for a configuration's compilation; returns why it cannot run, or an empty string."""
         try:
-            job = self._compiling.get((cell, each if cell.fused else each.compiled))
+            job = self._compiling.get((cell, each if cell.rows == 1 else each.compiled))
             return "" if job is None else job.get(min(left, COMPILE_SECONDS))
         except multiprocessing.TimeoutError:
             return "not compiled in time"
@@ -119,6 +120,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="attention_sweep.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shares", nargs="+", default=["7b/4", "7b/2", "7b/1", "70b/4", "70b/8", "8b/1"])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--apart", action="store_true", help="project a single row's value before, as with 4 bits")
     parser.add_argument("--contexts", type=int, nargs="+", default=[600, 2000])
     parser.add_argument("--budget", type=float, default=45.0, help="seconds, shared by the cells")
     parser.add_argument("--workers", type=int, default=min(14, max(1, (os.cpu_count() or 2) - 2)), help="that compile")
@@ -135,7 +137,7 @@ def main(arguments: list[str]) -> int:
 def sweep(options: argparse.Namespace, pool: Pool | None, deadline: float) -> int:
     """Measure all cells. Later cells get the time that earlier ones leave."""
     state = Sweep(pool)
-    shares = [share(name, rows, options.scale) for name in options.shares for rows in options.rows]
+    shares = [share(name, rows, options.scale, apart=options.apart) for name in options.shares for rows in options.rows]
     cells = [(cell, context) for cell in shares for context in options.contexts]
     state.ask(shares[0], candidates(shares[0], present(shares[0])))
     state.wait_for_products(shares[0])  # until the compiling processes have started

@@ -18,6 +18,7 @@ from engine.kernels.attention.fused_decode import fused_decode_value_proj
 from engine.kernels.attention.kv_quantization import is_packed
 from engine.kernels.attention.prefix_attention import prefix_attention
 from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
+from engine.kernels.attention.single_row import single_row_attention
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.attention.verify_attention import verify_attention
 from engine.kernels.linear.gemv import DeferredValue
@@ -106,6 +107,8 @@ class CudaAttention:
 
     def split_contexts(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
         """List the splits of the slots' contexts. Once a step, before the first layer's `attend`."""
+        if self._attends_alone(shape):
+            return
         config = self._split_config(shape)
         for window, work in self._work.items():
             prefixes = inputs.prefix_slots if shape.shares_prefixes and window is None else None
@@ -129,7 +132,13 @@ class CudaAttention:
                 qkv[shape.num_slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, state.page_tables, cos, sin,
                 heads=self.heads, scales=scales, pdl=self._pdl,
             )  # fmt: skip
-        if shape.num_slots:
+        if self._attends_alone(shape):
+            single_row_attention(
+                qkv, k, v, inputs.slot_rows, state.positions, state.page_tables, cos, sin, out, self._partial_out,
+                self._partial_stats, self._counters, heads=self.heads, config=self._single_row_config(), rule=rule,
+                pdl=self._pdl,
+            )  # fmt: skip
+        elif shape.num_slots:
             prefix = self._prefix_work(inputs) if shape.shares_prefixes and rule.window is None else None
             if prefix is not None:
                 prefix_attention(
@@ -175,7 +184,7 @@ class CudaAttention:
             qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
             state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
-            config=self._fused_config(),
+            config=self._single_row_config(),
             block=2048 if isinstance(weight, EightBitWeight) else 1024, first_row=self.num_qk_rows,
             rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
@@ -186,8 +195,12 @@ class CudaAttention:
             inputs.prefix_slots, inputs.prefix_members, inputs.prefix_items, self._prefix_out, self._prefix_stats
         )
 
-    def _fused_config(self) -> SplitConfig:
-        """Configuration of the kernel for one slot. Early tiles take registers: only where an H200 was measured."""
+    def _attends_alone(self, shape: BatchShape) -> bool:
+        """Whether the step has one slot and nothing else, and caches that its kernel can read."""
+        return shape.num_slots == shape.num_tokens == 1 and self.stores_elements
+
+    def _single_row_config(self) -> SplitConfig:
+        """Configuration of the kernels for one slot. Early tiles take registers: only where an H200 was measured."""
         if not self._takes_large_tiles or is_packed(self.kv.k[0]) or self.head_dim > LARGE_HEAD:
             return self._split_config(BatchShape(1, 0))
         if self.heads <= 8 or self.kv_heads <= 2:
