@@ -90,8 +90,8 @@ def fused_decode_value_proj_kernel(
     else:
         attend_split(
             qkv, k_cache, v_cache, table, live, pos, program % HQ, program // HQ, cos, sin, out, value_weight,
-            partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale,
-            HQ, HKV, D, PAGE, TILE, SPLITS, STAGES, MIN_TILES, DB, WINDOW, CAP, EARLY_TILES, False, PDL,
+            partial_out, partial_stats, partial_weight, counters, out, page_stride, token_stride, head_stride, 0, scale,
+            HQ, HKV, D, PAGE, TILE, SPLITS, STAGES, MIN_TILES, DB, WINDOW, CAP, EARLY_TILES, False, False, PDL,
         )  # fmt: skip
 
 

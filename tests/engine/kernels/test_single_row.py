@@ -20,8 +20,9 @@ def test_attention(heads: int, kv_heads: int, position: int, splits: int, min_ti
     check(heads, kv_heads, position, SplitConfig(splits, tile_tokens=16, min_tiles=min_tiles, early_tiles=early_tiles))
 
 
-def test_a_cache_in_fp8() -> None:
-    check(6, 2, 37, SplitConfig(2, tile_tokens=16), storage=torch.float8_e4m3fn)
+@pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
+def test_a_cache_in_8_bits(storage: torch.dtype) -> None:
+    check(6, 2, 37, SplitConfig(2, tile_tokens=16, early_tiles=1), storage=storage)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -43,17 +44,17 @@ def check(
     ours, theirs = (Cache(kv_heads, storage, dim) for _ in range(2))
     if storage is None:
         poisoned(ours, ROW, position, rule.window, 16)
-    k, v, _ = ours.store(storage)
+    k, v, scales = ours.store(storage)
     new = qkv(1, heads, kv_heads, dim)
     expected = reference.attention(
         new, theirs.k, theirs.v, theirs.tables[ROW], position, theirs.cos, theirs.sin, heads=heads, storage=storage,
         rule=rule,
     )  # fmt: skip
-    out, counters = attend(new, k, v, ours, ROW, position, heads, config, rule)
+    out, counters = attend(new, k, v, scales, ours, ROW, position, heads, config, rule)
     torch.testing.assert_close(out.float(), expected, **CLOSE)
     page, offset = ours.tables[ROW, position // 16], position % 16
-    for cache, plain in ((k, theirs.k), (v, theirs.v)):
-        stored = dequantized(cache, None, False)[page, offset]
+    for cache, is_value, plain in ((k, False, theirs.k), (v, True, theirs.v)):
+        stored = dequantized(cache, scales, is_value)[page, offset]
         close = CLOSE if storage is None else ONE_STEP
         torch.testing.assert_close(stored, plain[page, offset].float(), **close)
     assert not counters.any()
@@ -61,7 +62,7 @@ def check(
 
 def test_a_slot_without_a_row_writes_to_no_page() -> None:
     ours, theirs = Cache(2), Cache(2)
-    attend(qkv(1, 2, 2), ours.k, ours.v, ours, -1, 20, 2, SplitConfig(2, tile_tokens=16), PLAIN)
+    attend(qkv(1, 2, 2), ours.k, ours.v, None, ours, -1, 20, 2, SplitConfig(2, tile_tokens=16), PLAIN)
     torch.testing.assert_close(ours.k, theirs.k)
     torch.testing.assert_close(ours.v, theirs.v)
 
@@ -70,6 +71,7 @@ def attend(
     new: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    scales: torch.Tensor | None,
     cache: Cache,
     row: int,
     position: int,
@@ -87,6 +89,7 @@ def attend(
     single_row_attention(
         new, k, v, torch.tensor([row], dtype=torch.int32, device=DEVICE),
         torch.full((4,), position, dtype=torch.int32, device=DEVICE), cache.tables, cache.cos, cache.sin, out,
-        partial_out, partial_stats, counters, heads=heads, config=config, rule=rule, pdl=PDL,
+        partial_out, partial_stats, counters, heads=heads, config=config, scales=scales,
+        rule=rule, pdl=PDL,
     )  # fmt: skip
     return out, counters

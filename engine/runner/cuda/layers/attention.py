@@ -135,8 +135,8 @@ class CudaAttention:
         if self._attends_alone(shape):
             single_row_attention(
                 qkv, k, v, inputs.slot_rows, state.positions, state.page_tables, cos, sin, out, self._partial_out,
-                self._partial_stats, self._counters, heads=self.heads, config=self._single_row_config(), rule=rule,
-                pdl=self._pdl,
+                self._partial_stats, self._counters, heads=self.heads, config=self._single_row_config(), scales=scales,
+                rule=rule, pdl=self._pdl,
             )  # fmt: skip
         elif shape.num_slots:
             prefix = self._prefix_work(inputs) if shape.shares_prefixes and rule.window is None else None
@@ -196,8 +196,11 @@ class CudaAttention:
         )
 
     def _attends_alone(self, shape: BatchShape) -> bool:
-        """Whether the step has one slot and nothing else, and caches that its kernel can read."""
-        return shape.num_slots == shape.num_tokens == 1 and self.stores_elements
+        """Whether the step has one slot and nothing else.
+
+        Grouped queries would each read the scales of an int8 cache and convert its elements.
+        """
+        return shape.num_slots == shape.num_tokens == 1 and (self.stores_elements or self.heads == self.kv_heads)
 
     def _single_row_config(self) -> SplitConfig:
         """Configuration of the kernels for one slot. Early tiles take registers: only where an H200 was measured."""
