@@ -7,6 +7,7 @@ list to read first. `fused_decode.py` has the same attention in the first progra
 
 # A kernel has no starred expressions, and its tuples grow.
 # ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, var-annotated"
 
 from __future__ import annotations
 
