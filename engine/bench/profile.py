@@ -1,6 +1,7 @@
 """Profiles steps on all ranks: products, attention, collectives, the ranks' waits for each other, and idle time.
 
     torchrun --nproc-per-node 4 -m engine.bench.profile [--rows 1 32] [--context 580] [--prompts 512 2048] [--steps 20]
+    python -m engine.bench.profile --model 8b --rows 64 --context 1500 --prompts --beside 64 448
 
 Rank 0 prints one JSON line for each kind of step. `ms` is the time of a step without the profiler. The other times are
 the `kernel_times.summary` of what the profiler saw on all ranks; `step_ms` is longer than `ms` where the profiler slows
@@ -11,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import TypeAlias
 
 import torch
@@ -31,6 +33,7 @@ from engine.bench.steps import (
     milliseconds_per_step,
     pages_per_row,
     prompt_plan,
+    random_ids,
     rewind,
     step_config,
 )
@@ -41,7 +44,7 @@ from engine.runner.base import AnyRunner
 from engine.runner.cuda.batch.input_batch import BatchShape
 from engine.runner.cuda.batch.input_buffers import batch_shapes
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.scheduler.step_plan import StepPlan
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 
 Recorder: TypeAlias = Callable[[Callable[[], object]], list[Kernel]]  # runs the function; returns its kernels
 LEAD_IN = 2  # steps that are not counted: ranks begin them at different times
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 32])
     parser.add_argument("--context", type=int, default=580)
     parser.add_argument("--prompts", type=int, nargs="*", default=[512, 2048])
+    parser.add_argument("--beside", type=int, nargs="*", default=[], help="prompt tokens beside the decoding rows")
     parser.add_argument("--steps", type=int, default=20, choices=range(1, MAX_STEPS + 1), metavar=f"1-{MAX_STEPS}")
     options = parser.parse_args(arguments)
     checkpoint = RandomCheckpoint(spec(options.model, options.layers))
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.cuda.set_device(config.device)
     model = load_weights(config, checkpoint)
     runner = CudaRunner(config, model, shapes=needed_shapes(config, options))
-    runner.start(pages_per_row([options.context]) * config.max_num_seqs)
+    runner.start(pages_per_row([longest_row(options)]) * config.max_num_seqs)
     for line in profile(config, communicator, runner, options, cuda_kernels):
         if config.rank == 0:
             emit({"engine": "guildllama", **line, **facts(config, options)})
@@ -84,21 +88,34 @@ def needed_shapes(config: EngineConfig, options: argparse.Namespace) -> list[Bat
     filling = min(MAX_PROMPT, options.context)
     needed = [smallest(count, 0) for count in (1, *options.rows)]
     needed += [smallest(0, count) for count in (filling, *options.prompts)]
+    needed += [smallest(rows, tokens) for rows in options.rows for tokens in options.beside]
     return list(dict.fromkeys(needed))
+
+
+def longest_row(options: argparse.Namespace) -> int:
+    """Tokens of the row that goes on with a prompt beside the others."""
+    longest: int = options.context + max(options.beside, default=0)
+    return longest
 
 
 def profile(
     config: EngineConfig, communicator: Communicator, runner: AnyRunner, options: argparse.Namespace, record: Recorder
 ) -> Iterator[dict[str, object]]:
-    """One line for each number of rows, then one for each number of prompt tokens. All ranks call it together."""
+    """One line for each number of rows, of rows beside a prompt, and of prompt tokens. All ranks call it together."""
     count, context = LEAD_IN + options.steps + LAST, options.context
-    admit(runner, config.max_num_seqs, pages_per_row([context]))
-    for row in range(max(options.rows, default=0)):
+    admit(runner, config.max_num_seqs, pages_per_row([longest_row(options)]))
+    most = max(options.rows, default=0)
+    for row in range(most + bool(options.beside)):
         fill(runner, row, context)
     for rows in options.rows:
         plans = [StepPlan(0, decode_rows=tuple(range(rows)))] * count
         found = _profile_steps(communicator, runner, plans, record, partial(rewind, runner, rows, context))
         yield {"workload": "decode step", "rows": rows, "context": context + count // 2, **found}
+    for rows, tokens in product(options.rows, options.beside):
+        chunks = [PrefillChunk(most, context, random_ids(tokens, seed), True) for seed in range(count)]
+        plans = [StepPlan(0, decode_rows=tuple(range(rows)), chunks=(chunk,)) for chunk in chunks]
+        found = _profile_steps(communicator, runner, plans, record, partial(rewind, runner, rows, context))
+        yield {"workload": "mixed step", "rows": rows, "tokens": tokens, "context": context + count // 2, **found}
     for tokens in options.prompts:
         plans = [prompt_plan(tokens, seed) for seed in range(count)]
         found = _profile_steps(communicator, runner, plans, record, lambda: None)

@@ -76,11 +76,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def step_config(
     shape: ModelSpec, options: argparse.Namespace, *, device: str = "cuda", speculate: str = "auto"
 ) -> EngineConfig:
-    """The engine's default limits, but the most tokens of `--prompts` fit one step."""
-    longest = max(options.prompts, default=0)
+    """The engine's default limits, but the most tokens of `--prompts` fit one step, and a row beside others is free."""
+    longest, beside = max((MAX_PROMPT, *options.prompts)), bool(getattr(options, "beside", None))
+    rows = max(1, max(options.rows, default=0) + beside, -(-longest // MAX_PROMPT))
     config = resolve(
-        shape, device=device, max_num_seqs=max(1, *options.rows, -(-longest // MAX_PROMPT)), quantize=options.quantize,
-        kv_dtype=options.kv_dtype, speculate=speculate,
+        shape, device=device, max_num_seqs=rows, quantize=options.quantize, kv_dtype=options.kv_dtype,
+        speculate=speculate,
     )  # fmt: skip
     return replace(config, burst_prefill_tokens=max(config.burst_prefill_tokens, longest))
 

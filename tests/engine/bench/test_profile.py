@@ -21,7 +21,7 @@ from engine.runner.torch_runner import TorchRunner
 
 WORLD = 2
 OPTIONS = argparse.Namespace(
-    model="tiny", layers=1, quantize="none", kv_dtype="auto", rows=[1, 2], context=20, prompts=[24], steps=2
+    model="tiny", layers=1, quantize="none", kv_dtype="auto", rows=[1, 2], context=20, prompts=[24], beside=[8], steps=2
 )
 
 
@@ -55,7 +55,7 @@ def run_rank(rank: int, port: int, results: "Queue[list[dict[str, object]]]") ->
     lines: list[dict[str, object]] = []
     for options, loses in (
         (OPTIONS, False),
-        (argparse.Namespace(**vars(OPTIONS) | {"rows": [1], "prompts": []}), True),
+        (argparse.Namespace(**vars(OPTIONS) | {"rows": [1], "prompts": [], "beside": []}), True),
     ):
         lines += profile(config, communicator, runner, options, lambda run: made_up(run, rank, loses))  # noqa: B023
     if rank == 0:
@@ -76,9 +76,10 @@ def test_two_ranks_profile_the_same_steps() -> None:
     for rank in ranks:
         rank.join(60)
     assert [rank.exitcode for rank in ranks] == [0, 0]
-    one, two, prompt, lost = results.get(timeout=1)
+    one, two, *mixed, prompt, lost = results.get(timeout=1)
     assert (one["rows"], two["rows"], prompt["tokens"]) == (1, 2, 24)
-    for line in (one, two, prompt):
+    assert [(line["rows"], line["tokens"]) for line in mixed] == [(1, 8), (2, 8)]
+    for line in (one, two, *mixed, prompt):
         assert isinstance(line["ms"], float)
         assert line["ms"] > 0
         assert (line["steps"], line["step_ms"], line["products_ms"]) == (3, 0.1, 0.05)
@@ -90,7 +91,14 @@ def test_two_ranks_profile_the_same_steps() -> None:
 
 
 def test_only_the_shapes_of_the_profiled_steps_are_recorded() -> None:
-    options = argparse.Namespace(**vars(OPTIONS) | {"rows": [1, 12, 32], "context": 580, "prompts": [512, 2048]})
+    sizes = {"rows": [1, 12, 32], "context": 580, "prompts": [512, 2048], "beside": []}
+    options = argparse.Namespace(**vars(OPTIONS) | sizes)
     config = step_config(spec("7b"), options, device="cpu", speculate="off")
     shapes = needed_shapes(config, options)
     assert shapes == [BatchShape(1, 0), BatchShape(16, 0), BatchShape(32, 0), BatchShape(0, 512), BatchShape(0, 2048)]
+    options.rows, options.prompts, options.beside = [32], [], [64]
+    config = step_config(spec("7b"), options, device="cpu", speculate="off")
+    assert config.max_num_seqs == 33
+    shapes = needed_shapes(config, options)
+    assert len(shapes) == 4
+    assert (shapes[-1].num_slots, shapes[-1].num_prefill_tokens) >= (32, 64)
