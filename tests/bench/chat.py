@@ -1,11 +1,13 @@
 """Chat benchmark: workload W6 through the bot. Prints one JSON line per run.
 
     python -m tests.bench.chat --engine-url http://127.0.0.1:8000/v1
+    python -m tests.bench.chat --pace 0.012
 
 The bot runs as its own process, with a SQLite file, between the fake Discord and a running engine. Members of several
 guilds chat at once, each in a closed loop: the next message follows the final edit of the last reply. Personas and
 messages are random words with a given number of tokens; a reply has up to `--reply` tokens. It asserts nothing about
-speed; it fails if a displayed reply differs from the stored one.
+speed; it fails if a displayed reply differs from the stored one. Without `--engine-url` a fake engine writes the
+replies, a word each `--pace` seconds: then the figures are those of bot and database alone.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import json
 import os
 import random
 import re
-import sqlite3
-import statistics
+import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,23 +32,14 @@ from pathlib import Path
 import aiohttp
 
 from models.migrate import upgrade
+from tests.bench.chat_figures import Request, summary, sync_milliseconds, transactions
 from tests.bench.unlimited import UNLIMITED
-from tests.discord.harness import BotProcess
-from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
+from tests.discord.harness import ROOT, BotProcess, free_port
+from tests.fakes.discord.server import FakeDiscord, Guild, User
 
 POLL_INTERVAL = 0.005  # seconds
 REPLY_TIMEOUT = 300.0  # seconds
 LETTERS = "etaoinshrdlu"
-
-
-@dataclass(slots=True)
-class Request:
-    """One message and its reply; times in seconds of this process's monotonic clock."""
-
-    interaction: Interaction
-    sent: float
-    first_words: float = 0.0
-    done: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,16 +59,16 @@ class Run:
 
     async def member(self, guild: Guild, user: User, messages: Sequence[str]) -> None:
         for message in messages:
-            request = Request(await self.discord.chat(guild, user, message), time.monotonic())
+            request = Request(await self.discord.chat(guild, user, message))
             self.requests.append(request)
             while not request.interaction.done():
-                if time.monotonic() - request.sent > REPLY_TIMEOUT:
+                if time.time() - request.sent > REPLY_TIMEOUT:
                     raise TimeoutError("a reply never came")
                 await asyncio.sleep(POLL_INTERVAL)
                 shown = request.interaction.messages()
                 if not request.first_words and shown and not shown[0].loading:
-                    request.first_words = time.monotonic()
-            request.done = time.monotonic()
+                    request.first_words = time.time()
+            request.done = time.time()
 
     async def all_members(self) -> float:
         """Create guilds, personas and messages, then chat; return the seconds from first message to last edit."""
@@ -87,7 +80,7 @@ class Run:
             await self.set_persona(guild, manager)
             members += [(guild, self.discord.user(f"m{number}")) for _ in range(options.members // options.guilds)]
         texts = [await self.engine.random_text(options.message, self.rng) for _ in range(options.turns * 8)]
-        started = time.monotonic()
+        started = time.time()
         await asyncio.gather(
             *(self.member(guild, user, self.rng.sample(texts, options.turns)) for guild, user in members)
         )
@@ -125,53 +118,37 @@ class Engine:
         found = re.findall(r"^guildllama_engine_(\w+) ([0-9.e+]+)$", text, re.MULTILINE)
         return {name: float(value) for name, value in found}
 
+    async def bot_transactions(self, port: int) -> dict[str, float]:
+        """What the bot's transactions have cost so far."""
+        async with self._http.get(f"http://127.0.0.1:{port}/metrics") as response:
+            return transactions(await response.text())
+
 
 def _word(rng: random.Random) -> str:
     return "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 5)))
-
-
-def summary(run: Run, makespan: float, file: Path) -> dict[str, object]:
-    """Return the figures of one run. Raises AssertionError if a displayed reply differs from the stored one."""
-    with closing(sqlite3.connect(file)) as database:
-        rows = dict(
-            (interaction, row)
-            for interaction, *row in database.execute(
-                "SELECT interaction_id, prompt_tokens, completion_tokens, first_token_ms, total_ms, reply FROM turns "
-                "WHERE status = 'done'"
-            )
-        )
-    found = [(request, rows[request.interaction.id]) for request in run.requests]
-    for request, row in found:
-        if request.interaction.reply() not in (row[4].strip(), "(no answer)") and len(request.interaction.texts()) == 1:
-            raise AssertionError(f"shown {request.interaction.reply()!r}, stored {row[4]!r}")
-    outputs = sum(row[1] for _, row in found)
-    edits = [len(message.edits) for request in run.requests for message in request.interaction.messages()]
-    return {
-        "makespan_s": round(makespan, 3),
-        "requests": len(found),
-        "output_tokens": outputs,
-        "output_tok_s": round(outputs / makespan, 1),
-        "prompt_tokens": sum(row[0] for _, row in found),
-        "ttft_p50_ms": _quantile([row[2] for _, row in found], 0.5),
-        "ttft_p95_ms": _quantile([row[2] for _, row in found], 0.95),
-        "generated_p50_ms": _quantile([row[3] for _, row in found], 0.5),
-        "first_words_p50_ms": _quantile([1000 * (request.first_words - request.sent) for request, _ in found], 0.5),
-        "reply_p50_ms": _quantile([1000 * (request.done - request.sent) for request, _ in found], 0.5),
-        "reply_p95_ms": _quantile([1000 * (request.done - request.sent) for request, _ in found], 0.95),
-        "edits": sum(edits),
-        "edits_a_reply": round(statistics.mean(edits), 1),
-        "rate_limited": run.discord.rest.num_rate_limited,
-    }
-
-
-def _quantile(values: Sequence[float], q: float) -> float:
-    return round(sorted(values)[min(len(values) - 1, int(q * len(values)))], 1)
 
 
 def cpu_seconds(pid: int) -> float:
     """Return the user and system time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def fake_engine(pace: float, words: int) -> Iterator[str]:
+    """The URL of a fake engine, a process of its own."""
+    port = free_port()
+    command = (sys.executable, "-m", "tests.fakes.engine", "--port", str(port), "--pace", str(pace))
+    with subprocess.Popen((*command, "--words", str(words)), cwd=ROOT) as process:
+        try:
+            for _ in range(200):
+                with socket.socket() as connection:
+                    if connection.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
 
 
 async def bench(options: argparse.Namespace, folder: Path) -> None:
@@ -190,6 +167,7 @@ async def bench(options: argparse.Namespace, folder: Path) -> None:
                 **UNLIMITED,
                 "GUILDLLAMA_TEMPERATURE": "0",
                 "GUILDLLAMA_LOG_LEVEL": "WARNING",
+                "GUILDLLAMA_METRICS_PORT": str(options.metrics_port),
             },
             folder,
         )
@@ -207,20 +185,25 @@ async def bench(options: argparse.Namespace, folder: Path) -> None:
 
 async def run_once(options: argparse.Namespace, number: int, run: Run, bot: BotProcess, file: Path) -> None:
     assert bot.process
-    before, own_cpu, bot_cpu = await run.engine.metrics(), time.process_time(), cpu_seconds(bot.process.pid)
+    before, database = await run.engine.metrics(), await run.engine.bot_transactions(options.metrics_port)
+    own_cpu, bot_cpu = time.process_time(), cpu_seconds(bot.process.pid)
     makespan = await run.all_members()
-    after = await run.engine.metrics()
+    own_cpu, bot_cpu = time.process_time() - own_cpu, cpu_seconds(bot.process.pid) - bot_cpu
+    after, database_after = await run.engine.metrics(), await run.engine.bot_transactions(options.metrics_port)
     line = {
         "engine": "guildllama through the bot",
         "workload": "W6",
-        **summary(run, makespan, file),
+        **summary(run.requests, makespan, file),
+        "rate_limited": run.discord.rest.num_rate_limited,
+        **{name: round(database_after[name] - database[name], 2) for name in database},
+        "sync_ms": sync_milliseconds(file.parent),
         **{
             name: round(after[f"{name}_total"] - before[f"{name}_total"])
             for name in ("generated_tokens", "prefill_tokens", "prefix_hit_tokens", "steps")
             if f"{name}_total" in after
         },
-        "bot_cpu_s": round(cpu_seconds(bot.process.pid) - bot_cpu, 2),
-        "discord_cpu_s": round(time.process_time() - own_cpu, 2),
+        "bot_cpu_s": round(bot_cpu, 2),
+        "discord_cpu_s": round(own_cpu, 2),
         "model": await run.engine.model(),
         "members": options.members,
         "guilds": options.guilds,
@@ -237,7 +220,8 @@ async def run_once(options: argparse.Namespace, number: int, run: Run, bot: BotP
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.chat", description=__doc__.splitlines()[0])
-    parser.add_argument("--engine-url", required=True, help="base URL of a running engine, with /v1")
+    parser.add_argument("--engine-url", help="base URL of a running engine, with /v1 (default: a fake one)")
+    parser.add_argument("--pace", type=float, default=0.012, help="seconds between two words of the fake engine")
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--guilds", type=int, default=4)
     parser.add_argument("--turns", type=int, default=6)
@@ -247,8 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=2, help="the first is a warm-up, unless it is the only one")
     parser.add_argument("--folder", type=Path, help="folder of the database (default: a temporary one)")
     options = parser.parse_args(arguments)
+    options.metrics_port = free_port()
     with tempfile.TemporaryDirectory(prefix="guildllama-bench-", dir=options.folder) as folder:
-        asyncio.run(bench(options, Path(folder)))
+        if options.engine_url is not None:
+            asyncio.run(bench(options, Path(folder)))
+            return
+        with fake_engine(options.pace, options.reply) as options.engine_url:
+            asyncio.run(bench(options, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A process that chats until it is killed, and records each reply that it acknowledged.
 
 Run as `python crash_worker.py URL ACKS SEED` by test_crash.py. A line is added to the file ACKS after the finish
-transaction has committed, where the bot would make the final edit of the message. `GUILDLLAMA_CRASH_AT` names a
-failpoint at which the process kills itself.
+transaction has committed, alone or with others, where the bot would make the final edit of the message.
+`GUILDLLAMA_CRASH_AT` names a failpoint at which the process kills itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import random
 import sys
 from datetime import UTC, datetime
+from functools import partial
 
 from bot.failpoint import failpoint
 from models import queries
@@ -32,24 +33,25 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
         interaction = rng.getrandbits(60)
         text, reply = f"q {key.user_id} {number}", f"a {interaction}"
 
-        async with database.write() as session:
-            turn = await queries.begin_turn(
-                session,
+        turn = await database.run(
+            partial(
+                queries.begin_turn,
                 key=key,
                 text=text,
                 limit=10,
                 interaction_id=interaction,
                 place=place(key, interaction),
                 now=datetime.now(UTC),
-            )
+            ),
+            brief=True,
+        )
         failpoint("after_begin_turn")
         await asyncio.sleep(rng.random() * 0.01)
         failpoint("before_finish")
         done = TurnResult(reply, 10, 5, "stop", 1, 2)
-        async with database.write() as session:
-            remembered = await queries.finish_turn(
-                session, key=key, turn_id=turn.turn_id, result=done, now=datetime.now(UTC)
-            )
+        remembered = await database.run(
+            partial(queries.finish_turn, key=key, turn_id=turn.turn_id, result=done, now=datetime.now(UTC)), brief=True
+        )
         failpoint("after_finish")
         if remembered:
             os.write(acks, f"{interaction}\n".encode())

@@ -29,7 +29,7 @@ ANNOUNCE_AFTER = 2.0
 """Seconds without text after which a reply says what it waits for."""
 ANNOUNCE_INTERVAL = 5.0
 """Seconds between two such lines."""
-_EDIT_INTERVAL = 1.0  # seconds between two edits of one message
+_EDIT_INTERVAL = 1.0  # seconds between two edits of one message that grows
 _MAX_ATTEMPTS = 4
 
 
@@ -41,7 +41,7 @@ class EditRate:
 
     @property
     def interval(self) -> float:
-        """Seconds to leave between two edits of one message."""
+        """Seconds to leave before another edit of a message that grows."""
         return max(_EDIT_INTERVAL, self.num_running / MAX_EDITS_PER_SECOND)
 
 
@@ -183,20 +183,19 @@ class StreamedReply:
     async def _show_newest(self, index: int) -> None:
         """Show what this message has grown to by the time at which it may be edited."""
         urgency = Urgency.LIVE if index in self._edited_at else Urgency.FIRST
-        # The shared budget slows down live edits only: a member waits for the final one.
-        await self._wait(index, self._edit_rate.interval)
+        await self._wait_for_interval(index)
         async with self._sink.turn(index, urgency) as turn:
             texts = partial_messages(self._text)
             if index < len(texts):
                 await self._show(index, texts[index], live=True, turn=turn)
 
     async def _show_final(self, index: int, text: str, file: str | None, *, last: bool) -> None:
-        await self._wait(index, _EDIT_INTERVAL)
+        # No interval: it comes once, a member waits for it, and the sink's turns keep to Discord's limits.
         async with self._sink.turn(index, Urgency.FINAL) as turn:
             await self._show(index, text, live=False, last=last, file=file, turn=turn)
 
-    async def _wait(self, index: int, interval: float) -> None:
-        wait = self._edited_at.get(index, 0.0) + interval - time.monotonic()
+    async def _wait_for_interval(self, index: int) -> None:
+        wait = self._edited_at.get(index, 0.0) + self._edit_rate.interval - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
 

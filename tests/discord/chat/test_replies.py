@@ -14,11 +14,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def gaps(asked: Interaction) -> list[float]:
-    """Seconds between the edits of each message of a response."""
+    """Seconds between the edits of each message of a response while it grew; its last edit waits for none."""
     return [
         later - earlier
         for message in asked.messages()
-        for (earlier, _), (later, _) in itertools.pairwise(message.edits)
+        for (earlier, _), (later, _) in itertools.pairwise(message.edits[:-1])
     ]
 
 

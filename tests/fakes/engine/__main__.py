@@ -13,7 +13,8 @@ from tests.fakes.engine import FakeEngine, Script
 
 async def _serve(options: argparse.Namespace) -> None:
     engine = FakeEngine(uds=options.uds, port=options.port, model=options.model)
-    engine.default = lambda request: Script(deltas=("You ", "said: ", request.last), pace=options.pace)
+    words = tuple(f"word{number} " for number in range(options.words))
+    engine.default = lambda request: Script(deltas=words or ("You ", "said: ", request.last), pace=options.pace)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, lambda: setattr(engine, "healthy", False))
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", default="fake-model")
     parser.add_argument("--pace", type=float, default=float(os.environ.get("FAKE_ENGINE_PACE", "0")))
+    parser.add_argument("--words", type=int, default=0, help="of each reply (default: what was said)")
     parser.add_argument("--load-seconds", type=float, default=float(os.environ.get("FAKE_ENGINE_LOAD", "0")))
     options, _ = parser.parse_known_args()
     with contextlib.suppress(KeyboardInterrupt):

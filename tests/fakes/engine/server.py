@@ -181,6 +181,9 @@ class FakeEngine:
         if (refusal := self._unauthorised(request)) is not None:
             return refusal
         body = await request.json()
+        if isinstance(body.get("prompt"), str):
+            count = len(body["prompt"].split())
+            return web.json_response({"count": count, "max_model_len": self.context, "tokens": list(range(count))})
         if body.get("model") not in self.models or not isinstance(body.get("messages"), list):
             return error_response(400, "tokenize wants a model that is served, and messages")
         messages, dropped = body["messages"], {}

@@ -130,9 +130,10 @@ class ReplySink:
                 await self._route.edit(known, text, components=components, file=file, turn=turn)
         failpoint("after_message")
         if not live:
+            await self.record.settled()
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
         elif known is None:
-            await self.record.sent_live(index)
+            self.record.sent_live(index)
         failpoint("after_shown")
 
     async def adopt(self, indexes: Iterable[int]) -> None:
@@ -145,6 +146,7 @@ class ReplySink:
         if message_id is None:
             return
         await self._speaking.remove(message_id)
+        await self.record.settled()
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
 
     async def _replace_own(self, index: int) -> None:
@@ -153,6 +155,7 @@ class ReplySink:
         It is forgotten first: a process that goes on from here must not look for it.
         """
         message_id = self._ids.pop(index)
+        await self.record.settled()
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
         await self._speaking.remove(message_id)
 
@@ -173,6 +176,7 @@ class ReplySink:
 
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send the rest of a reply (from message `first`) as plain messages that name the asker: see `LateDelivery`."""
+        await self.record.settled()
         by_reply = self._speaking.by_webhook and first == 0 and self.place.question_id is not None
         if self._speaking.by_webhook:
             messages = await self._fall_silent(messages, first)

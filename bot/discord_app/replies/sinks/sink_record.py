@@ -57,8 +57,7 @@ class SinkRecord:
             self._waiting.begun(delivery_id)
         if self._waiting_id == delivery_id:
             self._waiting_id = 0  # it has a turn now
-        if self._unrecorded:
-            self._recording = asyncio.create_task(self._record(), name="record-messages")
+        self._record_soon()
 
     async def check_owner(self) -> None:
         """Raise DeliveryTaken if another process shows this by now: this one may have been frozen for minutes."""
@@ -84,13 +83,28 @@ class SinkRecord:
 
     async def end_waiting(self) -> None:
         """Nothing waits any more: remove the record of it, if no turn took it over."""
+        await self.settled()
         waiting_id, self._waiting_id, self._on_waiting = self._waiting_id, 0, None
         await self._deliveries.waits_no_more(waiting_id)
 
-    async def sent_live(self, index: int) -> None:
-        """A message was sent whose text still grows: its id is recorded, once there is a record."""
+    def sent_live(self, index: int) -> None:
+        """A message was sent whose text still grows: its id is recorded, once there is a record.
+
+        Nobody waits for that. A crash before it is one between the message and its record, which another process can
+        mend: see `sender`.
+        """
         self._unrecorded.add(index)
-        await self._record()
+        self._record_soon()
+
+    async def settled(self) -> None:
+        """Wait until the ids of messages are recorded: what is recorded after that is newer."""
+        if self._recording is not None:
+            await asyncio.wait([self._recording])
+
+    def _record_soon(self) -> None:
+        is_running = self._recording is not None and not self._recording.done()
+        if self._unrecorded and self.delivery_id and not is_running:
+            self._recording = asyncio.create_task(self._record(), name="record-messages")
 
     async def _record(self) -> None:
         while self.delivery_id and self._unrecorded:

@@ -1,0 +1,145 @@
+"""Short transactions that wait for SQLite's writer together: one commit for all, and each fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import queries
+from models.database import Database
+from models.errors import DatabaseUnavailable, DuplicateInteraction
+from models.sqlite.aiosqlite_adapter import CancelSafeConnection
+from models.types import DialogKey
+
+NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+After = Callable[[AsyncSession], Awaitable[object]]
+
+
+@pytest.fixture
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    opened = Database(sqlite_url, busy_timeout=0.1)
+    yield opened
+    await opened.close()
+
+
+async def begin(database: Database, user: int, *, words: str = "hello", after: After | None = None) -> int:
+    """Begin a turn of this user, in a transaction that does something more after it."""
+
+    async def work(session: AsyncSession) -> int:
+        turn = await queries.begin_turn(session, key=DialogKey(1, user), text=words, limit=10, now=NOW)
+        if after is not None:
+            await after(session)
+        return turn.turn_id
+
+    return await database.run(work, brief=True)
+
+
+@asynccontextmanager
+async def waiting(database: Database, *work: Awaitable[int]) -> AsyncIterator[Sequence[asyncio.Task[int]]]:
+    """These transactions wait for the writer while the block runs, and have ended after it."""
+    async with database.write():
+        tasks = [asyncio.ensure_future(each) for each in work]
+        await asyncio.sleep(0)
+        yield tasks
+    await asyncio.wait(tasks)
+
+
+def turns(database: Database) -> list[int]:
+    """The ids of all stored turns."""
+    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as file:
+        return [row[0] for row in file.execute("SELECT id FROM turns ORDER BY id")]
+
+
+async def test_those_that_wait_are_committed_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(database, 0)
+    commits: list[bool] = []
+    commit = CancelSafeConnection.commit
+
+    async def counted(connection: CancelSafeConnection) -> None:
+        await commit(connection)
+        commits.append(any(task.done() for task in tasks))
+
+    async with waiting(database, *(begin(database, user) for user in range(1, 6))) as tasks:
+        monkeypatch.setattr(CancelSafeConnection, "commit", counted)
+    assert commits == [False, False]  # of the block and of the group; none was told before
+    assert turns(database) == sorted([1, *(task.result() for task in tasks)])
+
+
+async def test_a_refusal_concerns_one_of_them(database: Database) -> None:
+    async def refuse(session: AsyncSession) -> None:
+        raise DuplicateInteraction(7)
+
+    async with waiting(database, begin(database, 1), begin(database, 2, after=refuse), begin(database, 3)) as tasks:
+        pass
+    assert isinstance(tasks[1].exception(), DuplicateInteraction)
+    assert turns(database) == [tasks[0].result(), tasks[2].result()]
+
+
+async def test_what_the_database_refuses_is_the_error_of_one_of_them(database: Database) -> None:
+    async def fail(session: AsyncSession) -> None:
+        await session.execute(text("SELECT * FROM no_such_table"))
+
+    async with waiting(database, begin(database, 1), begin(database, 2, after=fail), begin(database, 3)) as tasks:
+        pass
+    assert "no_such_table" in str(tasks[1].exception())
+    assert turns(database) == sorted([tasks[0].result(), tasks[2].result()])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_one_of_them_is_cancelled(database: Database, begun: bool) -> None:
+    in_its_turn = asyncio.Event()
+
+    async def hang(session: AsyncSession) -> None:
+        in_its_turn.set()
+        await asyncio.sleep(30)
+
+    async with waiting(database, begin(database, 1), begin(database, 2, after=hang), begin(database, 3)) as tasks:
+        if not begun:
+            tasks[1].cancel()
+        cancelling = asyncio.create_task(cancelled(tasks[1], in_its_turn)) if begun else None
+    assert cancelling is None or await cancelling
+    assert tasks[1].cancelled()
+    assert turns(database) == [tasks[0].result(), tasks[2].result()]
+    assert await begin(database, 4) > 0  # the connection is free
+
+
+async def cancelled(task: asyncio.Task[int], when: asyncio.Event) -> bool:
+    await when.wait()
+    return task.cancel()
+
+
+async def test_a_full_file_stores_what_it_said_it_stored(database: Database) -> None:
+    await begin(database, 0)
+
+    async def limit(session: AsyncSession) -> None:
+        pages = await session.scalar(text("PRAGMA page_count"))
+        await session.execute(text(f"PRAGMA max_page_count = {pages + 40}"))
+
+    await begin(database, 0, after=limit)
+    async with waiting(database, *(begin(database, user, words="x" * 50_000) for user in range(1, 9))) as tasks:
+        pass
+    stored = [task.result() for task in tasks if task.exception() is None]
+    refused = [task.exception() for task in tasks if task.exception() is not None]
+    assert stored
+    assert refused
+    assert {type(error) for error in refused} == {DatabaseUnavailable}
+    assert turns(database)[2:] == sorted(stored)
+
+
+async def test_a_file_that_was_deleted_stores_nothing(database: Database) -> None:
+    await begin(database, 0)
+    async with waiting(database, begin(database, 1), begin(database, 2)) as tasks:
+        pass
+    assert all(task.exception() is None for task in tasks)
+    os.unlink(database.url.removeprefix("sqlite:///"))
+    tasks = [asyncio.create_task(begin(database, user)) for user in (3, 4, 5)]
+    await asyncio.wait(tasks)
+    assert {type(task.exception()) for task in tasks} == {DatabaseUnavailable}
