@@ -75,7 +75,8 @@ def test_replies_after_a_restart(checkpoint: Checkpoint, tmp_path: Path, slots: 
     for start in range(3):
         engine = EngineCore.start(config, checkpoint)
         wait_until_restored(engine)
-        for _ in range(2):  # the first dialogs may be evicted before the first slots are pinned
+        wait_until_pinned(engine, slots)
+        for _ in range(2):
             replies, cached = ask_all(engine)
             assert replies == expected
         if start:
