@@ -108,18 +108,16 @@ class HostTier:
         When no slot is free, only of the `num_next_pages` idle pages that were used longest ago; and what is in slots
         alone is given up only for the first half of them.
         """
-        copies: list[tuple[int, int]] = []
+        saved: dict[PrefixNode, None] = {}
         soon = self._trie.last_use_of_oldest(num_next_pages)
         very_soon = self._trie.last_use_of_oldest(num_next_pages // 2, at_most=True)
         while (node := self._trie.to_save.peek()) is not None:
             for each in _unsaved_path(node):
                 has_room = bool(self._free) or node.last_used <= soon
-                if len(copies) >= limit or not has_room or not self._save(each, node.last_used <= very_soon):
-                    self.num_saved_pages += len(copies)
-                    return tuple(copies)
-                copies.append((each.page_id, each.host_slot))
-        self.num_saved_pages += len(copies)
-        return tuple(copies)
+                if len(saved) >= limit or not has_room or not self._save(each, node.last_used <= very_soon):
+                    return self._exchange_slots(saved)
+                saved[each] = None
+        return self._exchange_slots(saved)
 
     def can_save(self, node: PrefixNode) -> bool:
         """Whether there is a slot for a page of the device, or one that is worth less."""
@@ -190,6 +188,19 @@ class HostTier:
         self._residues.fill(slot, node.tenant)
         self._trie.move_to_slot(node, slot)
         return True
+
+    def _exchange_slots(self, saved: Iterable[PrefixNode]) -> tuple[tuple[int, int], ...]:
+        """(page, slot) of the nodes that have just got a slot and still have one, by page.
+
+        Neighbouring pages get neighbouring slots as far as there are any: runners copy those at once.
+        """
+        nodes = sorted((node for node in saved if node.in_slot), key=lambda node: node.page_id)
+        slots = sorted(node.host_slot for node in nodes)
+        for node, slot in zip(nodes, slots, strict=True):
+            node.move_to_slot(slot)
+            self._residues.fill(slot, node.tenant)
+        self.num_saved_pages += len(nodes)
+        return tuple((node.page_id, node.host_slot) for node in nodes)
 
     def _victim(self, node: PrefixNode) -> PrefixNode | None:
         """The node whose slot `node` may take."""

@@ -1,5 +1,7 @@
 """Pages are shared by exact prefix within a tenant, computed once, and evicted least recently used first."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,3 +242,28 @@ def test_check_notices_a_lost_page() -> None:
     cache._pool.take(0, "a")
     with pytest.raises(AssertionError):
         cache.check()
+
+
+def test_neighbouring_pages_are_saved_to_neighbouring_slots() -> None:
+    """A runner copies neighbours at once. Once all slots are used, a dialog's come free from its last page on."""
+    cache = KVCacheManager(36, PAGE_SIZE, max_host_slots=24, min_restored_pages=1)
+    cache.host.grow(24)
+    dialogs = [list(range(1000 * number, 1000 * number + 8 * PAGE_SIZE + 1)) for number in range(5)]
+    for dialog in dialogs:  # the first three fill the slots
+        serve(cache, "a", dialog)
+        cache.begin_plan()
+        cache.plan_copies(64, 64)
+    saved: list[tuple[int, int]] = []
+    for dialog in dialogs[:3]:  # they come back; the others are saved to their slots
+        table = cache.allocate("a", dialog)
+        assert table is not None
+        cache.begin_plan()
+        saves = cache.plan_copies(64, 64).saves
+        for (page, slot), (next_page, next_slot) in pairwise(saves):
+            assert (next_page, next_slot) == (page + 1, slot + 1)
+        saved += saves
+        cache.begin_plan()
+        prefill(cache, table, dialog)
+        cache.free(table, dialog)
+        cache.check()
+    assert len(saved) == 16
