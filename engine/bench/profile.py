@@ -93,7 +93,7 @@ def needed_shapes(config: EngineConfig, options: argparse.Namespace) -> list[Bat
 
 
 def longest_row(options: argparse.Namespace) -> int:
-    """Tokens of the row that goes on with a prompt beside the others."""
+    """Tokens of the longest row: its context, and the most tokens of a prompt that continues it."""
     longest: int = options.context + max(options.beside, default=0)
     return longest
 
@@ -101,7 +101,10 @@ def longest_row(options: argparse.Namespace) -> int:
 def profile(
     config: EngineConfig, communicator: Communicator, runner: AnyRunner, options: argparse.Namespace, record: Recorder
 ) -> Iterator[dict[str, object]]:
-    """One line for each number of rows, of rows beside a prompt, and of prompt tokens. All ranks call it together."""
+    """One line for each number of rows, for each with each prompt of `--beside`, and for each prompt.
+
+    All ranks call it together.
+    """
     count, context = LEAD_IN + options.steps + LAST, options.context
     admit(runner, config.max_num_seqs, pages_per_row([longest_row(options)]))
     most = max(options.rows, default=0)
@@ -112,6 +115,7 @@ def profile(
         found = _profile_steps(communicator, runner, plans, record, partial(rewind, runner, rows, context))
         yield {"workload": "decode step", "rows": rows, "context": context + count // 2, **found}
     for rows, tokens in product(options.rows, options.beside):
+        # Each chunk says where its row continues, so only the decoding rows have to be rewound.
         chunks = [PrefillChunk(most, context, random_ids(tokens, seed), True) for seed in range(count)]
         plans = [StepPlan(0, decode_rows=tuple(range(rows)), chunks=(chunk,)) for chunk in chunks]
         found = _profile_steps(communicator, runner, plans, record, partial(rewind, runner, rows, context))
@@ -129,7 +133,7 @@ def _profile_steps(
     record: Recorder,
     reset: Callable[[], object],
 ) -> dict[str, object]:
-    """`ms`, and `summary` and `top`, or an `error`, of these steps. `reset` undoes the steps."""
+    """`ms`, and `summary` and `top`, or an `error`, of these steps. `reset` rewinds the decoding rows."""
 
     def run() -> float:
         communicator.all_gather(0)  # all ranks begin together

@@ -76,7 +76,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def step_config(
     shape: ModelSpec, options: argparse.Namespace, *, device: str = "cuda", speculate: str = "auto"
 ) -> EngineConfig:
-    """The engine's default limits, but the most tokens of `--prompts` fit one step, and a row beside others is free."""
+    """The default limits, but the longest of `--prompts` fits one step, and `--beside` has a row of its own."""
     longest, beside = max((MAX_PROMPT, *options.prompts)), bool(getattr(options, "beside", None))
     rows = max(1, max(options.rows, default=0) + beside, -(-longest // MAX_PROMPT))
     config = resolve(

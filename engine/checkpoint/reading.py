@@ -22,7 +22,7 @@ from engine.checkpoint.encoding import Bytes, Encoding
 from engine.errors import ConfigError
 
 _READ_BYTES = 4 << 20  # bytes read by a thread at a time; decoding takes several times as many
-_GPU_READ_BYTES = 16 << 20  # the same, if a GPU gets them as they are: smaller pieces keep Python too busy
+_GPU_READ_BYTES = 16 << 20  # the same for a GPU, undecoded: with smaller pieces the threads wait for Python's lock
 _NUM_READERS = 8  # concurrent reads that keep a disk array busy
 _READAHEAD_BYTES = 1 << 20  # bytes in a readahead request; Linux truncates longer ones
 _NUM_READAHEAD_THREADS = 2
@@ -86,8 +86,8 @@ class FileReader:
         block = extent.encoding.block_size
         first, last = col // block, math.ceil((col + cols) / block)
         width = (last - first) * extent.encoding.block_bytes
-        is_copied = out.is_cuda and extent.encoding.decode is None
-        step = max(1, (_GPU_READ_BYTES if is_copied else _READ_BYTES) // width)
+        decodes = extent.encoding.decode is not None
+        step = max(1, (_GPU_READ_BYTES if out.is_cuda and not decodes else _READ_BYTES) // width)
         descriptor = self._descriptor(extent.path)
         out = out.detach()
         cuda_stream = torch.cuda.current_stream(out.device) if out.is_cuda else None

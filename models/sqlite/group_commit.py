@@ -1,9 +1,8 @@
 """Commits short transactions together that wait for SQLite's one connection for writing at the same time.
 
-A transaction costs two switches of threads and a write to the disk, whatever it does; with many chats at once they
-would queue for that. Here those that wait become savepoints of one transaction, in order of arrival, and each hears
-that it is done once that has been committed. If the database fails one of them, or the transaction, all of it is
-rolled back, and each is to be run alone. Knows no queries: what a member does is up to its task.
+Each transaction costs two switches of threads and a write to the disk, however little it does. So those that wait
+become savepoints of one transaction, in order of arrival, and none hears of success before that has been committed. If
+the database fails a savepoint or the commit, all is rolled back, and each runs alone. Knows no queries.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from models.sqlite.aiosqlite_adapter import run_to_completion
 
 T = TypeVar("T")
 _FAILURES = (SQLAlchemyError, sqlite3.Error)
-_MAX_MEMBERS = 32
-"""Others wait until these have been committed."""
+_MAX_GROUP_SIZE = 32
+"""Further transactions wait for the next group."""
 
 
 def _future() -> Future[bool]:
@@ -32,7 +31,7 @@ def _future() -> Future[bool]:
 
 
 @dataclass(slots=True, eq=False)
-class _Member:
+class _Transaction:
     """One transaction that waits."""
 
     may_run: Future[bool] = field(default_factory=_future)
@@ -44,7 +43,7 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class Committed(Generic[T]):
-    """What a member returned, and is committed."""
+    """The result of a transaction that has been committed."""
 
     value: T
 
@@ -59,59 +58,59 @@ class GroupCommit:
         self._engine = engine
         self._slot = slot
         self._check = check
-        self._waiting: list[_Member] = []
+        self._waiting: list[_Transaction] = []
         self._connection: AsyncConnection | None = None
         self._leader: asyncio.Task[None] | None = None
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> Committed[T] | None:
         """Run `work`, which opens a savepoint on the connection, in the next group.
 
-        None: nothing of it is stored, and it must be run alone. What it raises beside errors of the database leaves
-        the other members alone.
+        None: nothing of it is stored, and it must be run alone. Raises what `work` raises, except errors of the
+        database; `work` has then rolled its savepoint back, and the rest of the group is committed.
         """
-        member = _Member()
-        self._waiting.append(member)
+        own = _Transaction()
+        self._waiting.append(own)
         if self._leader is None:
             self._leader = asyncio.create_task(self._lead(), name="group-commit")
         failed = False
         try:
-            if not await member.may_run or self._connection is None:
+            if not await own.may_run or self._connection is None:
                 return None
             value = await work(self._connection)
         except _FAILURES:
             failed = True
             return None
         finally:
-            member.is_over.set_result(not failed)
-        return Committed(value) if await run_to_completion(member.is_committed) else None
+            own.is_over.set_result(not failed)
+        return Committed(value) if await run_to_completion(own.is_committed) else None
 
     async def _lead(self) -> None:
         try:
             while self._waiting:
                 async with self._slot:
-                    members, self._waiting = self._waiting[:_MAX_MEMBERS], self._waiting[_MAX_MEMBERS:]
-                    await self._run_together(members)
-        finally:  # nobody is left waiting, unless it was cancelled or has met a bug
+                    group, self._waiting = self._waiting[:_MAX_GROUP_SIZE], self._waiting[_MAX_GROUP_SIZE:]
+                    await self._run_together(group)
+        finally:  # none is left waiting, unless this was cancelled or has met a bug
             left, self._waiting, self._leader = self._waiting, [], None
-            _tell([member.may_run for member in left], False)
+            _tell([each.may_run for each in left], False)
 
-    async def _run_together(self, members: list[_Member]) -> None:
+    async def _run_together(self, group: list[_Transaction]) -> None:
         is_committed = False
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(brief=True)
-                transaction = await connection.begin()
+                shared = await connection.begin()
                 self._connection = connection
-                if await _all_over(members):
+                if await _all_over(group):
                     self._check()
-                    await transaction.commit()
+                    await shared.commit()
                     is_committed = True
         except (*_FAILURES, DatabaseUnavailable):
-            pass  # each member meets the error again, alone
+            pass  # each meets the error again, alone
         finally:
             self._connection = None
-            _tell([member.may_run for member in members], False)
-            _tell([member.is_committed for member in members], is_committed)
+            _tell([each.may_run for each in group], False)
+            _tell([each.is_committed for each in group], is_committed)
 
 
 def _tell(futures: Iterable[Future[bool]], result: bool) -> None:
@@ -121,12 +120,12 @@ def _tell(futures: Iterable[Future[bool]], result: bool) -> None:
             future.set_result(result)
 
 
-async def _all_over(members: list[_Member]) -> bool:
-    """Give each member its turn, one after the other. False as soon as the database has failed one."""
-    for member in members:
-        if member.may_run.done():  # cancelled
+async def _all_over(group: list[_Transaction]) -> bool:
+    """Give each its turn, one after the other. False as soon as the database has failed one."""
+    for each in group:
+        if each.may_run.done():  # cancelled
             continue
-        member.may_run.set_result(True)
-        if not await member.is_over:
+        each.may_run.set_result(True)
+        if not await each.is_over:
             return False
     return True

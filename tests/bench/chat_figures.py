@@ -1,6 +1,6 @@
 """The figures of one run of the chat benchmark: when each message came to which point, and what the database cost.
 
-Knows the fake Discord's interactions and the bot's database and page of numbers; knows not how the run was made.
+Knows the fake Discord's interactions, the bot's database and its metrics. Does not know how the run was made.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def summary(requests: Sequence[Request], makespan: float, file: Path) -> dict[st
         "output_tokens": outputs,
         "output_tok_s": round(outputs / makespan, 1),
         "prompt_tokens": sum(turn.prompt_tokens for _, turn in found),
-        **_quantiles(
-            "acknowledged", [1000 * ((each.interaction.acknowledged_at or 0) - each.sent) for each in requests]
-        ),
+        **_quantiles("acknowledged", [1000 * (_acknowledged(each) - each.sent) for each in requests]),
         **_quantiles("ttft", [turn.first_token_ms for _, turn in found]),
         **_quantiles("generated", [turn.total_ms for _, turn in found]),
         **_quantiles("first_words", [1000 * (each.first_words - each.sent) for each in requests]),
@@ -101,7 +99,7 @@ def _longest_pause(requests: Sequence[Request]) -> float:
 
 
 def transactions(page: str) -> dict[str, float]:
-    """The sums of the bot's page of numbers that say what its write transactions cost."""
+    """What the bot's write transactions have cost so far, from its metrics page."""
     name = r'guildllama_bot_database_((?:wait_)?seconds_(?:sum|count)){kind="write"}'
     sums: Mapping[str, str] = dict(re.findall(rf"^{name} ([0-9.e+-]+)$", page, re.MULTILINE))
     return {
@@ -112,7 +110,7 @@ def transactions(page: str) -> dict[str, float]:
 
 
 def sync_milliseconds(folder: Path) -> float:
-    """How long the disk takes to keep 4 KiB, as each commit makes it do: the median of some times."""
+    """Milliseconds to write 4 KiB and sync the disk, as each commit does; the median of 32."""
     times = []
     with (folder / "sync").open("wb", buffering=0) as file:
         for _ in range(32):

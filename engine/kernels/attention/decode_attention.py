@@ -352,9 +352,9 @@ def decode_attention(
     of `kv_quantization.py`. slot_rows int32 [slots]: each slot's row, -1 for none. positions int32 [rows]: the new
     token's position. tables int32 [rows, ≥ pages of a row]: page ids. cos, sin float32 [positions, D / 2]. work comes
     from `split_kv` with the same slots, config, window and prefixes; it is read before `grid_wait`, so another kernel
-    must run between the two. `prefix`: what `prefix_attention` has just read,
-    for layers without a window. partial_out float32 [slots · heads · MAX_SPLITS, DB];
-    partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32 [slots · kv heads], zero before and after.
+    must run between the two. `prefix`: what `prefix_attention` has just read, for layers without a window. partial_out
+    float32 [slots · heads · MAX_SPLITS, DB]; partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32
+    [slots · kv heads], zero before and after.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     group = heads // kv_heads

@@ -1,8 +1,8 @@
-"""One row's attention over its cached context, for a kernel of its own and beside the value's projection.
+"""Attention of a single row over its cached context: a kernel, and the function that `fused_decode.py` runs too.
 
-Alone, attention of one row is a chain of waits: query, keys, sums over splits, merge. So the keys and values of earlier
-steps are loaded before the query exists, and each program finds its split from the row's position: there is no work
-list to read first. `fused_decode.py` has the same attention in the first programs of a product.
+Such attention is a chain of waits: query, keys, sums over splits, merge. So each program loads the first keys and
+values of its split before the query exists, and finds the split from the row's position instead of a work list. It
+knows nothing of products.
 """
 
 # A kernel has no starred expressions, and its tuples grow.
@@ -39,7 +39,7 @@ def load_tile(
 ):  # fmt: skip
     """Keys and values [T, DB] of the positions `at` [T], their scales [T], and their mask.
 
-    The mask: before `end`, and in the window of `pos`. Without SCALED the scales are not to be used.
+    The mask: before `end`, and in the window of `pos`. Without SCALED the scales are placeholders.
     """
     d = tl.arange(0, DB)
     mask = at < end
@@ -65,13 +65,16 @@ def attend_split(
     SPLITS: tl.constexpr, STAGES: tl.constexpr, MIN_TILES: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr,
     CAP: tl.constexpr, EARLY_TILES: tl.constexpr, HAS_VALUE: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One split of one query head. The first split stores the new token, and the last to finish merges all.
+    """Attend over one split of one query head. The first split stores the new token; the last to finish merges all.
 
-    table: the row's page ids; live, pos: whether there is a row, and its position. HQ query heads, HKV kv heads; D:
-    head dim; PAGE: page size; TILE: positions read at once; DB: D padded; WINDOW: 0 for none; CAP: see `soft_cap`;
-    EARLY_TILES: tiles of a split read before the query exists. HAS_VALUE: qkv has the new token's value, which `out`
-    then includes; otherwise its weight goes to `value_weight`. SCALED: int8 caches with `scales`, only with HAS_VALUE.
-    `scale` is the scores' factor times log2(e).
+    Pointers: see `single_row_attention` and `fused_decode_value_proj`. table: the row's page ids; live: whether there
+    is a row; pos: its position; split: less than SPLITS, and one that the context does not need does nothing. `scale`
+    is the scores' factor times log2(e).
+    HQ query heads, HKV kv heads; D: head dim; DB: D padded; PAGE: page size; TILE: positions read at once; MIN_TILES:
+    tiles of the shortest split; EARLY_TILES: tiles of a split read before the query exists; WINDOW: 0 for none; CAP:
+    see `soft_cap`. HAS_VALUE: qkv has the new token's value, and `out` includes it; without it, its weight by head goes
+    to `value_weight`, and `partial_weight` float32 [HQ] is scratch. SCALED: int8 caches with `scales`; it needs
+    HAS_VALUE.
     """
     kv_head = head // (HQ // HKV)
     tiles = tl.cdiv(pos, TILE)
@@ -223,9 +226,9 @@ def single_row_attention(
 ) -> None:
     """out [1, heads · D] = attention of one new token over its context; also stores its key and value.
 
-    slot_rows int32 [1]: the row, -1 for none. partial_out float32 [heads · config.target_splits, DB]; partial_stats
-    float32 [heads · config.target_splits, 2]; counters int32 [heads], zero before and after. The rest as in
-    `decode_attention`. Up to config.target_splits splits of at least config.min_tiles tiles.
+    slot_rows int32 [1]: the row, -1 for none. partial_out float32 [heads · config.target_splits, DB], partial_stats
+    float32 [heads · config.target_splits, 2]: scratch; counters int32 [heads], zero before and after. The rest as in
+    `decode_attention`. The context gets up to config.target_splits splits of at least config.min_tiles tiles.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     cache_scales, scale_stride = scale_arguments(scales, out)

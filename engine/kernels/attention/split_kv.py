@@ -117,7 +117,7 @@ class SplitConfig:
     `target_splits`: splits of all contexts together, half as many again where lengths differ much. `tile_tokens`:
     positions of a tile. `min_tiles`: tiles of the shortest split. `lanes`: queries of a matrix product, the heads of a
     group padded to it; 1: no matrix product; None: by the group's size. `warps`, `stages`: Triton's. `early_tiles`:
-    tiles of a split that `fused_decode.py` reads into registers before the query exists.
+    tiles of a split that `single_row.py` reads into registers before the query exists.
     """
 
     target_splits: int

@@ -190,9 +190,10 @@ class HostTier:
         return True
 
     def _exchange_slots(self, saved: Iterable[PrefixNode]) -> tuple[tuple[int, int], ...]:
-        """(page, slot) of the nodes that have just got a slot and still have one, by page.
+        """Give the lowest of the nodes' slots to the lowest page, and so on; returns (page, slot), by page.
 
-        Neighbouring pages get neighbouring slots as far as there are any: runners copy those at once.
+        A runner makes one copy of neighbouring pages in neighbouring slots. `saved`: the nodes that got a slot in this
+        plan; one may have lost it again to another, and is not copied.
         """
         nodes = sorted((node for node in saved if node.in_slot), key=lambda node: node.page_id)
         slots = sorted(node.host_slot for node in nodes)

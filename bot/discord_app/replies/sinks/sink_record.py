@@ -90,14 +90,13 @@ class SinkRecord:
     def sent_live(self, index: int) -> None:
         """A message was sent whose text still grows: its id is recorded, once there is a record.
 
-        Nobody waits for that. A crash before it is one between the message and its record, which another process can
-        mend: see `sender`.
+        The reply does not wait for that. After a crash in between, another process finds the message: see `sender`.
         """
         self._unrecorded.add(index)
         self._record_soon()
 
     async def settled(self) -> None:
-        """Wait until the ids of messages are recorded: what is recorded after that is newer."""
+        """Wait until the ids sent so far are recorded, so that a later record is not overwritten by an older one."""
         if self._recording is not None:
             await asyncio.wait([self._recording])
 

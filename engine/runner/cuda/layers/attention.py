@@ -107,7 +107,7 @@ class CudaAttention:
 
     def split_contexts(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
         """List the splits of the slots' contexts. Once a step, before the first layer's `attend`."""
-        if self._attends_alone(shape):
+        if self._uses_single_row_kernel(shape):
             return
         config = self._split_config(shape)
         for window, work in self._work.items():
@@ -132,7 +132,7 @@ class CudaAttention:
                 qkv[shape.num_slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, state.page_tables, cos, sin,
                 heads=self.heads, scales=scales, pdl=self._pdl,
             )  # fmt: skip
-        if self._attends_alone(shape):
+        if self._uses_single_row_kernel(shape):
             single_row_attention(
                 qkv, k, v, inputs.slot_rows, state.positions, state.page_tables, cos, sin, out, self._partial_out,
                 self._partial_stats, self._counters, heads=self.heads, config=self._single_row_config(), scales=scales,
@@ -195,10 +195,10 @@ class CudaAttention:
             inputs.prefix_slots, inputs.prefix_members, inputs.prefix_items, self._prefix_out, self._prefix_stats
         )
 
-    def _attends_alone(self, shape: BatchShape) -> bool:
-        """Whether the step has one slot and nothing else.
+    def _uses_single_row_kernel(self, shape: BatchShape) -> bool:
+        """Whether a kernel that needs no list of splits attends: one slot, and no other token in the step.
 
-        Grouped queries would each read the scales of an int8 cache and convert its elements.
+        Not with grouped queries and an int8 cache: there each query head would convert the same elements again.
         """
         return shape.num_slots == shape.num_tokens == 1 and (self.stores_elements or self.heads == self.kv_heads)
 
