@@ -67,7 +67,8 @@ class GroupCommit:
         """Run `work`, which opens a savepoint on the connection, in the next group.
 
         None: nothing of it is stored, and it must be run alone. What it raises beside errors of the database leaves
-        the other members alone.
+        the other members alone. That too is raised only once the group is committed: it may follow from what another
+        member has stored, which must not be rolled back afterwards.
         """
         member = _Member()
         self._waiting.append(member)
@@ -81,9 +82,19 @@ class GroupCommit:
         except _FAILURES:
             failed = True
             return None
+        except Exception:
+            _tell([member.is_over], True)
+            if await run_to_completion(member.is_committed):
+                raise
+            return None
         finally:
-            member.is_over.set_result(not failed)
+            _tell([member.is_over], not failed)
         return Committed(value) if await run_to_completion(member.is_committed) else None
+
+    async def ended(self) -> None:
+        """Wait until nobody waits any more."""
+        while self._leader is not None:
+            await asyncio.wait([self._leader])
 
     async def _lead(self) -> None:
         try:
