@@ -212,14 +212,18 @@ class Database:
                     await driver.execute_fetchall(pragma)
 
     async def close(self) -> None:
-        """Wait up to CLOSE_TIMEOUT for running transactions, then close every connection."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT), contextlib.AsyncExitStack() as all_slots:
-                for slots, count in self._slot_counts:
-                    for _ in range(count):
-                        await all_slots.enter_async_context(slots)
-        for engine in self.engines:
-            await engine.dispose()
+        """Wait up to CLOSE_TIMEOUT for transactions that run or wait, then close every connection."""
+        async with contextlib.AsyncExitStack() as all_slots:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    if self._group is not None:
+                        await self._group.ended()
+                    for slots, count in self._slot_counts:
+                        for _ in range(count):
+                            await all_slots.enter_async_context(slots)
+            # Nobody takes a connection that is being closed: what is sent to its thread after that gets no answer.
+            for engine in self.engines:
+                await engine.dispose()
         release_owner(self.owner)
 
     @asynccontextmanager

@@ -66,7 +66,8 @@ class GroupCommit:
         """Run `work`, which opens a savepoint on the connection, in the next group.
 
         None: nothing of it is stored, and it must be run alone. Raises what `work` raises, except errors of the
-        database; `work` has then rolled its savepoint back, and the rest of the group is committed.
+        database; `work` has then rolled its savepoint back, and the rest of the group is committed. It raises after
+        that commit: the error may follow from what another transaction of the group has stored.
         """
         own = _Transaction()
         self._waiting.append(own)
@@ -80,9 +81,19 @@ class GroupCommit:
         except _FAILURES:
             failed = True
             return None
+        except Exception:
+            _tell([own.is_over], True)
+            if await run_to_completion(own.is_committed):
+                raise
+            return None
         finally:
-            own.is_over.set_result(not failed)
+            _tell([own.is_over], not failed)
         return Committed(value) if await run_to_completion(own.is_committed) else None
+
+    async def ended(self) -> None:
+        """Wait until no transaction waits any more."""
+        while self._leader is not None:
+            await asyncio.wait([self._leader])
 
     async def _lead(self) -> None:
         try:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -49,7 +50,8 @@ async def waiting(database: Database, *work: Awaitable[int]) -> AsyncIterator[Se
         tasks = [asyncio.ensure_future(each) for each in work]
         await asyncio.sleep(0)
         yield tasks
-    await asyncio.wait(tasks)
+    async with asyncio.timeout(10):
+        await asyncio.wait(tasks)
 
 
 def turns(database: Database) -> list[int]:
@@ -83,6 +85,36 @@ async def test_a_refusal_concerns_one_of_them(database: Database) -> None:
     assert turns(database) == [tasks[0].result(), tasks[2].result()]
 
 
+async def test_a_refusal_does_not_rest_on_what_was_rolled_back(database: Database) -> None:
+    """The second one finds a turn that the third one's error then takes back, and that is never stored."""
+
+    async def ask(session: AsyncSession) -> int:
+        key = DialogKey(1, 1)
+        return (await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=5, now=NOW)).turn_id
+
+    async def ask_once(session: AsyncSession) -> int:
+        if session.info["attempt"] > 1:
+            raise LookupError
+        return await ask(session)
+
+    async def fail(session: AsyncSession) -> None:
+        await session.execute(text("SELECT * FROM no_such_table"))
+
+    first, second = database.run(ask_once, brief=True), database.run(ask, brief=True)
+    async with waiting(database, first, second, begin(database, 2, after=fail)) as tasks:
+        pass
+    assert isinstance(tasks[0].exception(), LookupError)
+    assert turns(database) == [tasks[1].result()]
+
+
+async def test_closing_waits_for_more_than_one_group(database: Database) -> None:
+    async with waiting(database, *(begin(database, user) for user in range(1, 41))) as tasks:
+        closing = asyncio.create_task(database.close())
+        await asyncio.sleep(0)
+    await closing
+    assert turns(database) == sorted(task.result() for task in tasks)
+
+
 async def test_what_the_database_refuses_is_the_error_of_one_of_them(database: Database) -> None:
     async def fail(session: AsyncSession) -> None:
         await session.execute(text("SELECT * FROM no_such_table"))
@@ -111,7 +143,22 @@ async def test_one_of_them_is_cancelled(database: Database, begun: bool) -> None
     assert await begin(database, 4) > 0  # the connection is free
 
 
-async def cancelled(task: asyncio.Task[int], when: asyncio.Event) -> bool:
+async def test_a_group_that_is_cancelled_fails_nobody(database: Database) -> None:
+    in_its_turn, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(session: AsyncSession) -> None:
+        in_its_turn.set()
+        await go_on.wait()
+
+    async with waiting(database, begin(database, 1, after=hang), begin(database, 2)) as tasks:
+        leader = next(task for task in asyncio.all_tasks() if task.get_name() == "group-commit")
+        cancelling = asyncio.create_task(cancelled(leader, in_its_turn))
+        cancelling.add_done_callback(lambda _: go_on.set())
+    assert await cancelling
+    assert turns(database) == sorted(task.result() for task in tasks)
+
+
+async def cancelled(task: asyncio.Task[Any], when: asyncio.Event) -> bool:
     await when.wait()
     return task.cancel()
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, delete, select, update
+from sqlalchemy import Executable, Integer, bindparam, delete, false, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
-from models.queries.common import change, codec, dialect, insert, insert_if_absent
+from models.base import Snowflake
+from models.queries.common import change, codec, dialect, insert
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.replies.delivery_rows import close_delivery
 from models.queries.scope import cross_tenant
@@ -22,10 +24,24 @@ _DELETE = delete(DeliveryMessage).where(
 )
 
 
+def _insert(on: str) -> sqlite.Insert | postgresql.Insert:
+    """Insert a message, unless its delivery is gone: the turn may have been deleted while its reply is shown."""
+    columns = ["delivery_id", "position", "message_id", "with_file"]
+    values = (bindparam("at", type_=Integer()), bindparam("message", type_=Snowflake), false())
+    owner = select(Delivery.id, *values).where(ours(Delivery), Delivery.id == bindparam("delivery"))
+    return insert(on, DeliveryMessage).from_select(columns, owner)
+
+
+@cache
+def _attempted(on: str) -> Executable:
+    """Store that a message is about to be sent, if nothing is known of it yet."""
+    return _insert(on).on_conflict_do_nothing()
+
+
 @cache
 def _sent(on: str, final: bool) -> Executable:
     """Store the id of a message, which shows its `final` text or not yet."""
-    sent = insert(on, DeliveryMessage)
+    sent = _insert(on)
     known: dict[str, Any] = {"message_id": sent.excluded.message_id}
     return sent.on_conflict_do_update(
         index_elements=["delivery_id", "position"], set_={**known, "content": None} if final else known
@@ -35,7 +51,8 @@ def _sent(on: str, final: bool) -> Executable:
 @cross_tenant("the sender knows the delivery by its id")
 async def message_attempted(session: AsyncSession, *, delivery_id: int, position: int) -> None:
     """Record that a message is about to be sent: after a crash, whether it is on Discord must be found out."""
-    await insert_if_absent(session, DeliveryMessage, delivery_id=delivery_id, position=position, with_file=False)
+    row = {"delivery": delivery_id, "at": position, "message": None}
+    await change(session, _attempted(dialect(session)), row)
 
 
 @cross_tenant("the sender knows the delivery by its id")
@@ -59,7 +76,7 @@ async def messages_shown(
 
 
 async def _record(session: AsyncSession, delivery_id: int, position: int, message_id: int, *, final: bool) -> None:
-    row = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
+    row = {"delivery": delivery_id, "at": position, "message": message_id}
     await change(session, _sent(dialect(session), final), row)
 
 

@@ -172,6 +172,7 @@ class ReplySink:
 
     async def postpone(self) -> bool:
         """Leave the rest to the job that finishes deliveries. False if it is not recorded or was tried often enough."""
+        await self.record.settled()
         return self.delivery_id != 0 and await self._deliveries.release(self.delivery_id)
 
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.replies.sinks.sink_record import SinkRecord
 from models.database import Database
 from models.queries import begin_turn
-from models.tables import DeliveryMessage
+from models.tables import DeliveryMessage, Turn
 from models.types import DialogKey, Place
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -75,3 +75,20 @@ async def test_a_deleted_message_stays_deleted(database: Database) -> None:
     await record.settled()
     await deliveries.shown(record.delivery_id, [(0, None)], done=False)
     assert await recorded(database) == {}
+
+
+async def test_a_turn_that_was_deleted_meanwhile_fails_no_record(database_url: str) -> None:
+    """Nor does what was kept of it for later, before which nothing else would be recorded."""
+    database = Database(database_url)
+    deliveries = DeliveryLog(database)
+    record = SinkRecord(deliveries, {0: 100}, is_open=False)
+    record.begin(await delivery(database))
+    await database.run(lambda session: session.execute(delete(Turn)))
+    await deliveries.attempted(record.delivery_id, 0)
+    record.sent_live(0)
+    await record.settled()
+    await deliveries.shown(record.delivery_id, [(0, 100)], done=True)
+    other = await delivery(database)
+    await deliveries.sent(other, 1, 101)
+    assert await recorded(database) == {1: 101}
+    await database.close()
