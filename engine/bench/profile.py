@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=20, choices=range(1, MAX_STEPS + 1), metavar=f"1-{MAX_STEPS}")
     options = parser.parse_args(arguments)
     checkpoint = RandomCheckpoint(spec(options.model, options.layers))
-    config = step_config(checkpoint.spec, options, speculate="off")
+    config = step_config(checkpoint.spec, options, speculate="off", extra_rows=bool(options.beside))
     communicator = connect(config)
     torch.cuda.set_device(config.device)
     model = load_weights(config, checkpoint)

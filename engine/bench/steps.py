@@ -74,11 +74,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def step_config(
-    shape: ModelSpec, options: argparse.Namespace, *, device: str = "cuda", speculate: str = "auto"
+    shape: ModelSpec,
+    options: argparse.Namespace,
+    *,
+    device: str = "cuda",
+    speculate: str = "auto",
+    extra_rows: int = 0,
 ) -> EngineConfig:
-    """The default limits, but the longest of `--prompts` fits one step, and `--beside` has a row of its own."""
-    longest, beside = max((MAX_PROMPT, *options.prompts)), bool(getattr(options, "beside", None))
-    rows = max(1, max(options.rows, default=0) + beside, -(-longest // MAX_PROMPT))
+    """The engine's default limits for `--rows` and `extra_rows`, but the longest of `--prompts` fits one step."""
+    longest = max((MAX_PROMPT, *options.prompts))
+    rows = max(1, max(options.rows, default=0) + extra_rows, -(-longest // MAX_PROMPT))
     config = resolve(
         shape, device=device, max_num_seqs=rows, quantize=options.quantize, kv_dtype=options.kv_dtype,
         speculate=speculate,

@@ -56,7 +56,7 @@ def wait_until_restored(engine: EngineCore) -> None:
 
 
 def wait_until_pinned(engine: EngineCore, slots: int) -> None:
-    """An engine with requests looks for slots that have become ready every few seconds; before, it drops pages."""
+    """The engine looks for pinned slots twice a second while it has requests; without slots it drops what it evicts."""
     deadline = time.monotonic() + 60
     while engine.stats().kv_host_tokens_total < slots * engine.config.page_size:
         assert time.monotonic() < deadline

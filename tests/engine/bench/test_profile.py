@@ -49,7 +49,7 @@ def run_rank(rank: int, port: int, results: "Queue[list[dict[str, object]]]") ->
     }  # fmt: skip
     torch.set_num_threads(1)
     checkpoint = RandomCheckpoint(spec("tiny", 1, context=128))
-    config = step_config(checkpoint.spec, OPTIONS, device="cpu", speculate="off")
+    config = step_config(checkpoint.spec, OPTIONS, device="cpu", speculate="off", extra_rows=1)
     communicator = connect(config)
     runner = TorchRunner(config, load_weights(config, checkpoint), 40 * config.max_num_seqs)
     lines: list[dict[str, object]] = []
@@ -97,7 +97,7 @@ def test_only_the_shapes_of_the_profiled_steps_are_recorded() -> None:
     shapes = needed_shapes(config, options)
     assert shapes == [BatchShape(1, 0), BatchShape(16, 0), BatchShape(32, 0), BatchShape(0, 512), BatchShape(0, 2048)]
     options.rows, options.prompts, options.beside = [32], [], [64]
-    config = step_config(spec("7b"), options, device="cpu", speculate="off")
+    config = step_config(spec("7b"), options, device="cpu", speculate="off", extra_rows=1)
     assert config.max_num_seqs == 33
     shapes = needed_shapes(config, options)
     assert len(shapes) == 4
