@@ -20,7 +20,7 @@ from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 
-_INTERLEAVE_CHUNK = 16 << 20  # weights reordered at a time, which bounds the memory beside the destination
+_INTERLEAVE_CHUNK = 4 << 20  # weights reordered at a time, which bounds the memory beside the destination
 
 
 @dataclass(frozen=True, slots=True)

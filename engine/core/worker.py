@@ -19,6 +19,7 @@ from engine.core.draft_vocabulary import open_draft_model
 from engine.distributed.communicator import Communicator
 from engine.errors import ConfigError
 from engine.load_progress import LoadProgress
+from engine.model.background_loading import BackgroundLoading
 from engine.model.loader import fill_rope, load_model
 from engine.model.quantization import has_wider_matrices, quantize_block
 from engine.model.transformer import Transformer
@@ -69,8 +70,13 @@ def start_worker(
     torch.set_num_threads(config.num_threads)
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
+    loading: BackgroundLoading | None = None
     try:
-        model = load_weights(config, checkpoint, progress)
+        if config.device.type == "cuda" and config.quantize == "none":
+            loading = BackgroundLoading(config, checkpoint, progress)
+            model = loading.model
+        else:
+            model = load_weights(config, checkpoint, progress)
         agree(1)
         draft = None if config.draft_model is None else _load_draft_model(config, config.draft_model)
         free = available_bytes(config.device)
@@ -80,12 +86,13 @@ def start_worker(
             fill_rope(model, fitted.max_context, fitted.device)
         config = fitted
         draft_runner = None if draft is None else _draft_runner(*draft, config, draft_bytes)
-        runner = make_runner(config, model, agree, progress)
+        runner = make_runner(config, model, agree, progress, None if loading is None else loading.wait)
         agree(1)
-    except OtherRankFailed:
-        raise
-    except ConfigError:
-        communicator.all_reduce_min(0)
+    except BaseException as error:
+        if isinstance(error, ConfigError) and not isinstance(error, OtherRankFailed):
+            communicator.all_reduce_min(0)
+        if loading is not None:
+            loading.cancel()
         raise
     slowest = warm_up(runner, config)
     if draft is None or draft_runner is None:
@@ -162,10 +169,11 @@ def _draft_runner(loaded: EngineConfig, model: Transformer, config: EngineConfig
 def freeze_gc() -> None:
     """Exclude the objects that exist now from garbage collection: walking them takes 0.1 to 0.2 s each time.
 
-    Only for a process of the engine's own, since it affects the whole process.
+    Only for a process of the engine's own, since it affects the whole process. Collections begin here if they were off.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> Transformer:

@@ -1,9 +1,11 @@
 """Loads this rank's shard of a model from a checkpoint, layer by layer, directly onto the device.
 
 It knows which slices of which tensors make up a rank's fused parameters, and nothing of files. A parameter is allocated
-just before it is filled, so with quantized weights only one layer at a time is in memory unquantized.
+just before it is filled, so with quantized weights only one layer at a time is in memory unquantized; or all are
+allocated first, by `allocate_model`.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from engine.checkpoint import Checkpoint, ModelSpec
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear, kv_sources
-from engine.load_progress import READING, LoadProgress
+from engine.load_progress import READING, LoadProgress, LoadStage
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Block, Transformer
 
@@ -38,38 +40,73 @@ def load_model(
 
     ConfigError if the checkpoint cannot be read or has weights that are not finite.
     """
+    model = _make_model(config, checkpoint.spec)
+    fill_model(model, config, checkpoint, on_block_loaded, progress, exact=exact)
+    return model
+
+
+def allocate_model(config: EngineConfig, spec: ModelSpec) -> Transformer:
+    """The model of `config.rank` with zeros instead of weights, for `fill_model`."""
+    model = _make_model(config, spec)
+    modules: list[nn.Module] = [model.tok_embeddings, model.norm, *model.blocks]
+    for module in modules:
+        allocate(module, config.device)
+    _allocate_output(model, config, spec)
+    for parameter in model.parameters():
+        parameter.zero_()
+    return model
+
+
+def fill_model(
+    model: Transformer,
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    on_block_loaded: Callable[[Block], None] | None = None,
+    progress: LoadProgress | None = None,
+    *,
+    exact: bool = False,
+    cancelled: threading.Event | None = None,
+) -> None:
+    """Read the weights into the model; see `load_model`. When `cancelled` is set, it returns after the next layer."""
     spec, device = checkpoint.spec, config.device
-    model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
-    progress = progress or LoadProgress()
-    progress.begin(READING, _num_bytes(model, checkpoint))
+    stage = (progress or LoadProgress()).begin(READING, _num_bytes(model, checkpoint))
     for module, name in ((model.tok_embeddings, "tok_embeddings.weight"), (model.norm, "norm.weight")):
         allocate(module, device)
         checkpoint.copy_into(name, module.weight)
-        progress.advance(module.weight.nbytes)
-    _fill_output(model, checkpoint, config)
-    if not checkpoint.spec.tied_embeddings:
-        progress.advance(model.output.weight.nbytes)
+        stage.advance(module.weight.nbytes)
+    _allocate_output(model, config, spec)
+    if not spec.tied_embeddings:
+        checkpoint.copy_into("output.weight", model.output.weight, dim=0, start=model.output.start)
+        stage.advance(model.output.weight.nbytes)
     with ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="loader") as threads:
         for number, block in enumerate(model.blocks):
+            if cancelled is not None and cancelled.is_set():
+                return
             if exact:
                 for layer in block.linears:
                     layer.weight = _parameter(layer.weight.shape, torch.float32, torch.device("meta"))
             allocate(block, device)
-            _fill_block(block, f"layers.{number}", checkpoint, config, threads, progress)
+            _fill_block(block, f"layers.{number}", checkpoint, config, threads, stage)
             if on_block_loaded is not None:
                 on_block_loaded(block)
-    fill_rope(model, config.max_context, device)
-    return model.eval()
 
 
 def allocate(module: nn.Module, device: torch.device) -> None:
-    """Give the module's parameters, which have shapes only, memory on the device. Their values are undefined.
+    """Give the module's parameters that have shapes only memory on the device. Their values are undefined.
 
     `Module.to_empty` does this too, but imports SymPy, which takes 0.3 to 2.6 s. Buffers are left as they are.
     """
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):
-            setattr(owner, name, _parameter(parameter.shape, parameter.dtype, device))
+            if parameter.is_meta:
+                setattr(owner, name, _parameter(parameter.shape, parameter.dtype, device))
+
+
+def _make_model(config: EngineConfig, spec: ModelSpec) -> Transformer:
+    """With shapes instead of weights."""
+    model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
+    fill_rope(model, config.max_context, config.device)
+    return model.eval()
 
 
 def _parameter(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
@@ -94,7 +131,7 @@ def _fill_block(
     checkpoint: Checkpoint,
     config: EngineConfig,
     threads: Executor,
-    progress: LoadProgress,
+    stage: LoadStage,
 ) -> None:
     spec, rank = checkpoint.spec, config.rank
     q = block.heads * block.head_dim
@@ -127,7 +164,7 @@ def _fill_block(
     def fill(part: Slice) -> None:
         name, out, dim, offset = part
         checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
-        progress.advance(out.numel() * config.dtype.itemsize)
+        stage.advance(out.numel() * config.dtype.itemsize)
 
     # `list` waits for all and raises the first error.
     list(threads.map(fill, [part for part in slices if part[1].numel()]))
@@ -164,12 +201,11 @@ def _kv_slices(
         yield name, out[local * head_dim : (local + 1) * head_dim], 0, source * head_dim
 
 
-def _fill_output(model: Transformer, checkpoint: Checkpoint, config: EngineConfig) -> None:
-    output, rows = model.output, model.output.output_size_per_partition
-    if checkpoint.spec.tied_embeddings:
+def _allocate_output(model: Transformer, config: EngineConfig, spec: ModelSpec) -> None:
+    output = model.output
+    if spec.tied_embeddings:
         # A view of the embedding's rows that this rank computes: storage is shared.
-        shared = model.tok_embeddings.weight[output.start : output.start + rows]
+        shared = model.tok_embeddings.weight[output.start : output.start + output.output_size_per_partition]
         output.weight = nn.Parameter(shared, requires_grad=False)
         return
     allocate(output, config.device)
-    checkpoint.copy_into("output.weight", output.weight, dim=0, start=output.start)

@@ -30,11 +30,13 @@ def make_runner(
     model: Transformer,
     min_over_ranks: Callable[[int], int] = int,
     progress: LoadProgress | None = None,
+    wait_for_weights: Callable[[], None] | None = None,
 ) -> AnyRunner:
     """The runner for this device, with its KV pages and host tier allocated.
 
     `min_over_ranks` returns the smallest of all ranks' numbers, which are above 0: every rank must have the same number
-    of pages. Raises ConfigError when too few pages fit, or the host tier does not.
+    of pages. The model's weights may still be read, until `wait_for_weights` returns. Raises ConfigError when too few
+    pages fit, or the host tier does not, and what `wait_for_weights` raises.
     """
     progress = progress or LoadProgress()
     progress.begin(PREPARING)
@@ -44,8 +46,11 @@ def make_runner(
         from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
 
         runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
-        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))), num_slots, progress)
+        num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
+        runner.start(num_pages, num_slots, progress, wait_for_weights)
         return runner
+    if wait_for_weights is not None:
+        wait_for_weights()
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
         return NativeRunner(library, config, model, num_pages, num_slots)

@@ -18,6 +18,7 @@ from engine.errors import ConfigError, EngineError
 from engine.load_progress import LoadProgress
 from engine.server.api_server import ApiServer, log
 from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
+from engine.server.gpu_context import create_in_background
 from engine.server.loaded_model import LoadedModel
 from engine.server.parent_death import watch_parent
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         return _config_exit(str(error))
     if isinstance(options, InspectOptions):
         return _inspect(options)
+    create_in_background(options.device)
     sys.setswitchinterval(SWITCH_INTERVAL)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: its library needs no threads
     _raise_open_file_limit()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -106,9 +106,17 @@ class CudaRunner:
         # The shape, decode rows and groups of them that the device holds as input; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...], PrefixGroups | None] | None = None
 
-    def start(self, num_kv_pages: int, num_host_slots: int = 0, progress: LoadProgress | None = None) -> None:
+    def start(
+        self,
+        num_kv_pages: int,
+        num_host_slots: int = 0,
+        progress: LoadProgress | None = None,
+        wait_for_weights: Callable[[], None] | None = None,
+    ) -> None:
         """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
         together, of every shape; with one, of enough shapes for any plan. `prepare` records the others.
+
+        Steps can be recorded before the weights are read; nothing else is done before `wait_for_weights` returns.
         """
         self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         config, spec = self._config, self._model.spec
@@ -120,6 +128,8 @@ class CudaRunner:
         self._forward.attention.use_pages(kv)
         if not self._gpu:
             self._host_pages = HostPages(kv, num_host_slots)
+            if wait_for_weights is not None:
+                wait_for_weights()
             return
         records = config.cuda_graphs and not config.share_gpu
         # The largest first: their memory serves the others. What no plan needs comes last.
@@ -129,15 +139,17 @@ class CudaRunner:
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
         chosen = [shape for shape in self._unrecorded if shape in first]
         progress = progress or LoadProgress()
-        progress.begin(RECORDING, len(chosen))
+        stage = progress.begin(RECORDING, len(chosen))
         started = time.perf_counter()
         for shape in chosen:
             self._warm_up(shape, record=records)
-            progress.advance()
+            stage.advance()
         if records and time.perf_counter() - started > COLD_SECONDS * len(chosen):
-            progress.begin(RECORDING, len(self._unrecorded))
+            stage = progress.begin(RECORDING, len(self._unrecorded))
             while self.prepare():
-                progress.advance()
+                stage.advance()
+        if wait_for_weights is not None:
+            wait_for_weights()
         if self._verify is not None and config.world_size == 1:  # ranks may have to plan the same steps
             self._measure_drafts()
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
@@ -159,7 +171,7 @@ class CudaRunner:
                 self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), shape)
             )
             self._run(shape)
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream().synchronize()
             if not record:
                 return
             graph = torch.cuda.CUDAGraph()

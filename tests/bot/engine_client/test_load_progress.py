@@ -13,8 +13,7 @@ def health(progress: object, status: int = 503) -> httpx2.Response:
 
 def test_percent_of_the_weights_and_the_names_of_the_other_stages() -> None:
     progress = engine_progress.LoadProgress()
-    progress.begin(engine_progress.READING, 200)
-    progress.advance(87)
+    progress.begin(engine_progress.READING, 200).advance(87)
     state = progress.state
     assert state is not None
     assert load_progress(health({"stage": state.stage, "percent": state.percent})) == "43 %"

@@ -8,7 +8,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import resolve
 from engine.core.engine_core import EngineCore
 from engine.core.worker import load_weights
-from engine.load_progress import PREPARING, READING, LoadProgress
+from engine.load_progress import PREPARING, READING, RECORDING, LoadProgress, LoadStage
 from tests.engine.tiny import write_checkpoint
 
 
@@ -21,14 +21,18 @@ class Counted(LoadProgress):
         self.advanced: list[int] = []
         self._counting = threading.Lock()
 
-    def begin(self, stage: str, total: int = 0) -> None:
-        super().begin(stage, total)
-        self.stages.append((stage, total))
+    def begin(self, name: str, total: int = 0) -> LoadStage:
+        self.stages.append((name, total))
+        stage = super().begin(name, total)
+        advance = stage.advance
 
-    def advance(self, count: int = 1) -> None:
-        super().advance(count)
-        with self._counting:
-            self.advanced.append(count)
+        def counted(count: int = 1) -> None:
+            advance(count)
+            with self._counting:
+                self.advanced.append(count)
+
+        stage.advance = counted  # type: ignore[method-assign]
+        return stage
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +74,20 @@ def test_the_engine_says_what_it_does(checkpoint: Checkpoint) -> None:
 
 def test_nothing_is_said_before_it_begins() -> None:
     assert LoadProgress().state is None
+
+
+def test_the_first_stage_that_is_not_finished_is_shown() -> None:
+    """Weights are read beside other stages."""
+    progress = LoadProgress()
+    reading = progress.begin(READING, 200)
+    progress.begin(PREPARING)
+    recording = progress.begin(RECORDING, 4)
+    recording.advance()
+    reading.advance(150)
+    assert str(progress.state) == "reading weights, 75 %"
+    reading.advance(50)
+    assert str(progress.state) == "recording steps, 25 %"
+    recording.advance(3)
+    assert str(progress.state) == "recording steps, 100 %"
+    progress.begin(PREPARING)
+    assert str(progress.state) == PREPARING

@@ -276,11 +276,12 @@ async def test_requests_before_the_model_is_loaded(loading: Served) -> None:
     response = await loading.http.post("/v1/chat/completions", json={"messages": HELLO})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_loading")
     progress = loading.service._progress
-    progress.begin(READING, 3000)
-    progress.advance(1299)
+    reading = progress.begin(READING, 3000)
+    reading.advance(1299)
     body = (await loading.http.get("/health")).json()
     assert body["detail"] == "The model is being loaded: reading weights, 43 %."
     assert body["progress"] == {"stage": "reading weights", "percent": 43}
+    reading.advance(1701)
     progress.begin(PREPARING)
     body = (await loading.http.get("/health")).json()
     assert (body["detail"], body["progress"]["percent"]) == ("The model is being loaded: preparing the device.", None)
