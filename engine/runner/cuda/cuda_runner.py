@@ -231,10 +231,6 @@ class CudaRunner:
             return self._execute(plan)
 
     def _execute(self, plan: StepPlan) -> CudaStepHandle:
-        if isinstance(self._host_pages, CudaHostPages):
-            self._host_pages.launch(plan)
-        elif self._host_pages is not None:
-            self._host_pages.copy(plan.copies)
         self._resampler.update(plan)
         groups = None
         if self._prefixes is not None:
@@ -252,6 +248,7 @@ class CudaRunner:
             if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
                 self._apply_updates()
+            self._copy_pages(plan)
             # Waiting for a step that only copies is waiting for the copies: not too many may be on their way.
             copied = self._host_pages.last_event if isinstance(self._host_pages, CudaHostPages) else None
             return CudaStepHandle((), self._host_ids[0], copied if plan.copies else None)
@@ -260,6 +257,8 @@ class CudaRunner:
             # Its new sequences and grants are applied again with each replay, which changes nothing.
             reads_host = plan.chunks or plan.verifications
             self._last_decode = (shape, plan.decode_rows, groups) if not reads_host else None
+        # After the inputs: the device copies them in turn with pages, and the step would wait for all of these.
+        self._copy_pages(plan)
         self._launch(shape)
         self._resampler.resample(plan)
         return self._handle(plan)
@@ -346,6 +345,12 @@ class CudaRunner:
     def _run(self, shape: BatchShape) -> None:
         self._apply_updates()
         self._forward.run(shape, self._input_buffers.inputs(self._device_buffer, shape), self._batch_state)
+
+    def _copy_pages(self, plan: StepPlan) -> None:
+        if isinstance(self._host_pages, CudaHostPages):
+            self._host_pages.launch(plan)
+        elif self._host_pages is not None:
+            self._host_pages.copy(plan.copies)
 
     def _apply_updates(self) -> None:
         state, offsets = self._batch_state, self._input_buffers.offsets
