@@ -131,6 +131,9 @@ class CudaRunner:
             if wait_for_weights is not None:
                 wait_for_weights()
             return
+        if self._stream is not None:
+            # Buffers and pages are initialized on the present stream, on which weights may be copied meanwhile.
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         records = config.cuda_graphs and not config.share_gpu
         # The largest first: their memory serves the others. What no plan needs comes last.
         self._unrecorded = sorted(
