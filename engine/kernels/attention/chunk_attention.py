@@ -2,10 +2,13 @@
 
 The tokens of all chunks of a step are concatenated. A block list says which tokens belong to which row, so one
 launch serves any mixture of requests. It is flash attention: a block's queries pass over the row's positions up to
-themselves, tile by tile, with an online softmax (Milakov & Gimelshein 2018).
+themselves, tile by tile, with an online softmax (Milakov & Gimelshein 2018). Where the blocks alone are too few for the
+device, several programs share a block's positions.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import torch
 import triton
@@ -19,9 +22,12 @@ from engine.kernels.attention.kv_quantization import (
     quantize_vectors,
     scale_arguments,
 )
+from engine.kernels.attention.merge_splits import merge_splits
 from engine.kernels.eight_bits import rounded_to
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
+
+QUERY_BLOCK: Final = 6  # ints of an entry of the block list
 
 
 @triton.jit
@@ -131,13 +137,14 @@ def attend_tile(
 
 @triton.jit
 def chunk_attention_kernel(
-    qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
-    scales, scale_stride, scale,
+    qkv, k_cache, v_cache, blocks, tables, out, partial_out, partial_stats, counters,
+    table_stride, page_stride, token_stride, head_stride, scales, scale_stride, scale,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-    STAGES: tl.constexpr, SCALED: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    PDL: tl.constexpr,
+    STAGES: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr,
+    CAP: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One program for each query head and each block of up to BLOCK queries. Pointers: see `chunk_attention`.
+    """One program for each query head and each entry: a block of up to BLOCK queries, or one of the splits of its
+    positions. Pointers: see `chunk_attention`.
 
     HQ query heads, HKV kv heads; D: head dim; PAGE: page size; TILE: positions read at once; SCALED: int8 caches;
     DB: D padded; WINDOW: 0 for none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e).
@@ -146,11 +153,14 @@ def chunk_attention_kernel(
     block = tl.program_id(1)
     grid_wait(PDL)
     launch_dependents(PDL)
-    row = tl.load(blocks + block * 4)
+    entry = blocks + block * ITEM
+    row = tl.load(entry)
     if row >= 0:
-        first = tl.load(blocks + block * 4 + 1)
-        count = tl.load(blocks + block * 4 + 2)
-        start = tl.load(blocks + block * 4 + 3)
+        first = tl.load(entry + 1)
+        count = tl.load(entry + 2)
+        start = tl.load(entry + 3)
+        split = tl.load(entry + 4)
+        num_splits = tl.load(entry + 5)
         table = tables + row * table_stride
         i = tl.arange(0, BLOCK)
         t = tl.arange(0, TILE)
@@ -163,29 +173,42 @@ def chunk_attention_kernel(
         denom = tl.zeros([BLOCK], tl.float32)
         acc = tl.zeros([BLOCK, DB], tl.float32)
         end = start + count
-        num_full_tiles = start // TILE  # which every query sees to their end
-        first_full_tile = 0
+        first_tile = 0  # of all splits
         if WINDOW > 0:
-            # No query sees a tile that lies before the first query's window; the last one's begins in a full tile.
-            first_full_tile = tl.minimum(tl.cdiv(tl.maximum(end - WINDOW, 0), TILE), num_full_tiles)
-            for tile in tl.range(tl.maximum(start - WINDOW + 1, 0) // TILE, first_full_tile, num_stages=STAGES):
+            first_tile = tl.maximum(start - WINDOW + 1, 0) // TILE  # no query sees one before the first query's window
+        per = tl.cdiv(tl.cdiv(end, TILE) - first_tile, num_splits)
+        low = first_tile + split * per
+        high = tl.minimum(low + per, tl.cdiv(end, TILE))
+        masked = tl.maximum(low, tl.minimum(high, start // TILE))  # from this tile on some queries do not see its end
+        full = low
+        if WINDOW > 0:
+            # The last query's window begins in the tile before this one, or at its start.
+            full = tl.maximum(low, tl.minimum(masked, tl.cdiv(tl.maximum(end - WINDOW, 0), TILE)))
+            for tile in tl.range(low, full, num_stages=STAGES):
                 m, denom, acc = attend_tile(
                     q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride,
                     token_stride, head_stride, scale_stride, scale, m, denom, acc,
                     D, PAGE, SCALED, True, DB, WINDOW, CAP,
                 )  # fmt: skip
-        for tile in tl.range(first_full_tile, num_full_tiles, num_stages=STAGES):
+        for tile in tl.range(full, masked, num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
                 head_stride, scale_stride, scale, m, denom, acc, D, PAGE, SCALED, False, DB, WINDOW, CAP,
             )  # fmt: skip
-        for tile in tl.range(num_full_tiles, tl.cdiv(end, TILE), num_stages=STAGES):
+        for tile in tl.range(masked, high, num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
                 head_stride, scale_stride, scale, m, denom, acc, D, PAGE, SCALED, True, DB, WINDOW, CAP,
             )  # fmt: skip
-        acc = acc * (1.0 / denom)[:, None]
-        tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
+        out_at = out + tokens * (HQ * D) + head * D + d[None, :]
+        if num_splits == 1:
+            tl.store(out_at, (acc * (1.0 / denom)[:, None]).to(out.dtype.element_ty), mask=live)
+        else:
+            base = ((block - split) * HQ + head) * BLOCK + i
+            merge_splits(
+                partial_out, partial_stats, counters + (block - split) * HQ + head, base, HQ * BLOCK, split, num_splits,
+                m, denom, acc, i < count, out_at, live, DB,
+            )  # fmt: skip
 
 
 def rotate_and_store(
@@ -225,6 +248,9 @@ def chunk_attention(
     blocks: torch.Tensor,
     tables: torch.Tensor,
     out: torch.Tensor,
+    partial_out: torch.Tensor,
+    partial_stats: torch.Tensor,
+    counters: torch.Tensor,
     *,
     heads: int,
     block: int = 64,
@@ -237,17 +263,20 @@ def chunk_attention(
 ) -> None:
     """out [tokens, heads · D] = attention of the chunk tokens over their rows' pages, as `rule` says.
 
-    `rotate_and_store` comes first. qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32 [n, 4]:
-    row (-1: none), first token, number of tokens (at most `block`), the first token's position. Caches, scales and
-    tables as in `decode_attention`. Blocks start in the order of the list: those with the longest contexts should come
-    first, and empty ones last.
+    `rotate_and_store` comes first. qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32
+    [n, QUERY_BLOCK]: row (-1: none), first token, number of tokens (at most `block`), position of the first token,
+    split, number of splits. Splits of a block are side by side. Caches, scales and tables as in `decode_attention`.
+    Programs start in the order of the list: the longest contexts should come first, and empty entries last.
+
+    For the s entries of blocks with several splits, which come first: partial_out float32 [≥ s · heads · block, DB];
+    partial_stats float32 [≥ s · heads · block, 2]; counters int32 [≥ s · heads], zero before and after.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     chunk_attention_kernel[(heads, blocks.shape[0])](
-        qkv, k_cache, v_cache, blocks, tables, out,
+        qkv, k_cache, v_cache, blocks, tables, out, partial_out, partial_stats, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         *scale_arguments(scales, out), log2_scale(rule, dim),
-        HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, SCALED=scales is not None,
-        DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, ITEM=QUERY_BLOCK,
+        SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
         num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -21,6 +21,7 @@ import triton.language as tl
 from engine.kernels.attention.attention_rules import log2_cap, log2_scale, padded_head, within_head
 from engine.kernels.attention.chunk_attention import attend_tile
 from engine.kernels.attention.kv_quantization import scale_arguments
+from engine.kernels.attention.merge_splits import merge_splits
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 
@@ -110,31 +111,11 @@ def verify_attention_kernel(
                 tl.store(out_at, (acc / denom[:, None]).to(out.dtype.element_ty), mask=live)
             else:
                 base = ((item - split) * H + head) * LANES + lane
-                split_at = base + split * (H * LANES)
-                tl.store(partial_out + split_at[:, None] * DB + d[None, :], acc, mask=is_live[:, None])
-                tl.store(partial_stats + split_at * 2, m, mask=is_live)
-                tl.store(partial_stats + split_at * 2 + 1, denom, mask=is_live)
-                tl.debug_barrier()
                 counter = counters + (item - split) * H + head
-                arrived = tl.atomic_add(counter, 1, sem="acq_rel")
-                if arrived == num_splits - 1:
-                    tl.store(counter, 0)
-                    best = tl.full([LANES], -1.0e30, tl.float32)
-                    total = tl.zeros([LANES], tl.float32)
-                    y = tl.zeros([LANES, DB], tl.float32)
-                    for other in range(0, num_splits):
-                        at = base + other * (H * LANES)
-                        other_max = tl.load(partial_stats + at * 2, mask=is_live, other=0.0, cache_modifier=".cg")
-                        other_sum = tl.load(partial_stats + at * 2 + 1, mask=is_live, other=1.0, cache_modifier=".cg")
-                        other_out = tl.load(
-                            partial_out + at[:, None] * DB + d[None, :], mask=is_live[:, None], other=0.0,
-                            cache_modifier=".cg",
-                        )  # fmt: skip
-                        higher = tl.maximum(best, other_max)
-                        total = total * tl.exp2(best - higher) + other_sum * tl.exp2(other_max - higher)
-                        y = y * tl.exp2(best - higher)[:, None] + other_out * tl.exp2(other_max - higher)[:, None]
-                        best = higher
-                    tl.store(out_at, (y / total[:, None]).to(out.dtype.element_ty), mask=live)
+                merge_splits(
+                    partial_out, partial_stats, counter, base, H * LANES, split, num_splits, m, denom, acc, is_live,
+                    out_at, live, DB,
+                )  # fmt: skip
 
 
 def verify_attention(

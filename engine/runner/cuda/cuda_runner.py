@@ -79,8 +79,8 @@ class CudaRunner:
         self._shapes = shapes or batch_shapes(config, prefixes=prefixes, verify=verify)
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
         self._input_buffers = InputBuffers(
-            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim, prefixes=prefixes,
-            verify=verify,
+            config.max_num_seqs, self._shapes, gpu=self._gpu, heads=model.blocks[0].heads,
+            head_dim=model.spec.head_dim, prefixes=prefixes, verify=verify,
         )  # fmt: skip
         max_samples = max(config.max_num_seqs, *(self._input_buffers.max_samples(shape) for shape in self._shapes))
         self._forward = CudaForward(

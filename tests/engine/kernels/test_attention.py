@@ -1,8 +1,11 @@
 """Attention kernels against plain torch over scattered pages, for one and for several query heads per kv head."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
+from engine.kernels.attention.attention_rules import padded_head
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
@@ -49,6 +52,19 @@ class Cache:
         scale = [(each << 16).view(torch.float32).unsqueeze(-1) for each in half]
         k, v = ((x / each).round().to(torch.int8) for x, each in zip((self.k, self.v), scale, strict=True))
         return in_pool(k, v, (half[0] | half[1] << 16).transpose(1, 2))
+
+
+def block_list(blocks: Sequence[Sequence[int]], splits: Sequence[int]) -> torch.Tensor:
+    """The blocks for `chunk_attention`, each with its number of splits."""
+    entries = [[*block, split, number] for block, number in zip(blocks, splits, strict=True) for split in range(number)]
+    return torch.tensor(entries, dtype=torch.int32, device=DEVICE)
+
+
+def chunk_partials(heads: int, entries: int, block: int, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `chunk_attention` keeps of splits, with numbers that would show."""
+    lanes = entries * heads * block
+    out, stats = (torch.full((lanes, width), torch.nan, device=DEVICE) for width in (padded_head(dim), 2))
+    return out, stats, torch.zeros(entries * heads, dtype=torch.int32, device=DEVICE)
 
 
 def in_pool(
@@ -168,9 +184,12 @@ def test_contexts_are_split(lengths: list[int | None], target: int, num_splits: 
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
-def test_chunks(heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
-    """Two chunks in one launch, one of them in two blocks, one after a cached prefix, and padding at the end."""
+@pytest.mark.parametrize(("heads", "kv_heads", "splits"), [(2, 2, (1, 1, 1)), (6, 2, (1, 1, 1)), (2, 2, (3, 8, 1))])
+def test_chunks(heads: int, kv_heads: int, splits: tuple[int, int, int], storage: torch.dtype | None) -> None:
+    """Two chunks in one launch, one of them in two blocks, one after a cached prefix, and padding at the end.
+
+    The second block has four tiles for its eight splits.
+    """
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
     k, v, scales = ours.store(storage)
     chunks = [(1, 37, 20), (3, 0, 7)]  # row, start, tokens
@@ -195,14 +214,17 @@ def test_chunks(heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
         first += count
     token_rows = torch.tensor([1] * 20 + [3] * 7 + [-1] * 5, dtype=torch.int32, device=DEVICE)
     token_positions = torch.tensor([*range(37, 57), *range(7), *[0] * 5], dtype=torch.int32, device=DEVICE)
-    blocks = torch.tensor(
-        [[1, 0, 16, 37], [1, 16, 4, 53], [3, 20, 7, 0], [-1, 0, 0, 0]], dtype=torch.int32, device=DEVICE
-    )
+    blocks = block_list(((1, 0, 16, 37), (1, 16, 4, 53), (3, 20, 7, 0), (-1, 0, 0, 0)), (*splits, 1))
     out = torch.zeros(32, heads * DIM, dtype=DTYPE, device=DEVICE)
+    partial = chunk_partials(heads, len(blocks), 16, DIM)
     rotate_and_store(
         new, k, v, token_rows, token_positions, ours.tables, ours.cos, ours.sin, heads=heads, scales=scales, pdl=PDL
     )
-    chunk_attention(new, k, v, blocks, ours.tables, out, heads=heads, block=16, tile=32, scales=scales, pdl=PDL)
+    for _ in range(2):  # the counters are zero again after the first time
+        chunk_attention(
+            new, k, v, blocks, ours.tables, out, *partial, heads=heads, block=16, tile=16, scales=scales, pdl=PDL
+        )
+    assert not partial[2].any()
     torch.testing.assert_close(out[:27].float(), torch.cat(expected), **CLOSE)
     torch.testing.assert_close(
         dequantized(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else ONE_STEP)

@@ -13,7 +13,19 @@ from engine.kernels.attention.fused_decode import fused_decode_value_proj
 from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig
 from engine.layers.paged_attention import AttentionRule
 from tests.engine.kernels import reference
-from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, Cache, dequantized, list_splits, qkv
+from tests.engine.kernels.test_attention import (
+    CLOSE,
+    DEVICE,
+    DTYPE,
+    PAGE,
+    PDL,
+    Cache,
+    block_list,
+    chunk_partials,
+    dequantized,
+    list_splits,
+    qkv,
+)
 from tests.engine.kernels.test_linear import EPS, random, weights
 
 RULES = {
@@ -86,9 +98,14 @@ def test_splits_cover_the_window_alone(window: int) -> None:
         assert (len(own) - 1) * own[0][2] < max(tiles, 1) <= len(own) * own[0][2]
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "storage"), [(6, 2, None), (2, 1, torch.int8)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "storage", "splits"),
+    [(6, 2, None, (1, 1, 1)), (2, 1, torch.int8, (1, 1, 1)), (2, 1, None, (3, 5, 1)), (2, 2, torch.int8, (2, 1, 1))],
+)
 @pytest.mark.parametrize("name", FEW)
-def test_chunks(name: str, heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
+def test_chunks(
+    name: str, heads: int, kv_heads: int, storage: torch.dtype | None, splits: tuple[int, int, int]
+) -> None:
     rule, dim = RULES[name]
     ours, theirs = (Cache(kv_heads, storage, dim) for _ in range(2))
     if storage is None:
@@ -104,13 +121,26 @@ def test_chunks(name: str, heads: int, kv_heads: int, storage: torch.dtype | Non
         )  # fmt: skip
     token_rows = torch.tensor([1] * 20 + [3] * 7, dtype=torch.int32, device=DEVICE)
     token_positions = torch.tensor([*range(70, 90), *range(7)], dtype=torch.int32, device=DEVICE)
-    blocks = torch.tensor([[1, 0, 16, 70], [1, 16, 4, 86], [3, 20, 7, 0]], dtype=torch.int32, device=DEVICE)
+    blocks = block_list(((1, 0, 16, 70), (1, 16, 4, 86), (3, 20, 7, 0)), splits)
+    partial = chunk_partials(heads, len(blocks), 16, dim)
     out = torch.full((27, heads * dim), torch.nan, dtype=DTYPE, device=DEVICE)
     rotate_and_store(
         new, k, v, token_rows, token_positions, ours.tables, ours.cos, ours.sin, heads=heads, scales=scales, pdl=PDL
     )
     chunk_attention(
-        new, k, v, blocks, ours.tables, out, heads=heads, block=16, tile=16, scales=scales, rule=rule, pdl=PDL
+        new,
+        k,
+        v,
+        blocks,
+        ours.tables,
+        out,
+        *partial,
+        heads=heads,
+        block=16,
+        tile=16,
+        scales=scales,
+        rule=rule,
+        pdl=PDL,
     )
     torch.testing.assert_close(out.float(), torch.cat(expected), **CLOSE)
 

@@ -64,7 +64,7 @@ class StepInputs:
     chunk_tokens: Tensor  # [prefill tokens]
     chunk_rows: Tensor  # [prefill tokens]
     chunk_positions: Tensor  # [prefill tokens]
-    query_blocks: Tensor  # [blocks, 4]: row, first token, number of tokens, first position; see `chunk_attention`
+    query_blocks: Tensor  # [entries, QUERY_BLOCK]; see `chunk_attention`
     # See `engine/kernels/attention/prefix_work.py`; written for shapes that share prefixes.
     prefix_slots: Tensor  # [slots, 2]
     prefix_members: Tensor  # [slots]

@@ -14,12 +14,13 @@ from itertools import chain
 from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.kernels.attention.chunk_attention import QUERY_BLOCK
 from engine.kernels.attention.prefix_work import PREFIX_HEADER, PREFIX_ITEM
 from engine.kernels.attention.verify_attention import VERIFY_ITEM
 from engine.kernels.verification import RUN
 from engine.runner.cuda.batch.input_batch import BatchShape, StepInputs, VerifyInputs
 from engine.runner.cuda.batch.prefix_limits import PrefixLimits
-from engine.runner.cuda.batch.query_blocks import query_block
+from engine.runner.cuda.batch.query_blocks import query_block, query_blocks
 from engine.runner.cuda.batch.shared_prefixes import PrefixGroups
 from engine.runner.cuda.batch.verify_limits import VerifyLimits
 from engine.runner.cuda.batch.verify_lists import verify_lists
@@ -33,7 +34,7 @@ USUAL_TOTALS = (64, 128, 256, 512)  # recorded before the engine is ready
 # Of a step that reads shared prefixes once; in larger ones attention matters less. Several ranks record every step
 # before they are ready, so there only steps without prefill do it.
 MAX_SHARING_TOKENS = 512
-_NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
+_NEW_SEQUENCE, _GRANT, _HEADER = 5, 3, 8  # ints of each
 
 
 class InputBuffers:
@@ -45,12 +46,14 @@ class InputBuffers:
         shapes: Sequence[BatchShape],
         *,
         gpu: bool,
+        heads: int,
         head_dim: int,
         prefixes: PrefixLimits | None = None,
         verify: VerifyLimits | None = None,
     ) -> None:
-        self.max_num_seqs, self._gpu, self._head_dim, self._prefixes = max_num_seqs, gpu, head_dim, prefixes
-        self._verify = verify
+        """`heads`: query heads of this rank."""
+        self.max_num_seqs, self._gpu, self._heads, self._head_dim = max_num_seqs, gpu, heads, head_dim
+        self._prefixes, self._verify = prefixes, verify
         max_prefill_tokens = max(shape.num_prefill_tokens for shape in shapes)
         max_blocks = max(self.max_blocks(shape) for shape in shapes)
         verified = max((shape.num_tokens for shape in shapes if shape.verifies), default=0)
@@ -63,7 +66,7 @@ class InputBuffers:
             "verify_runs": verify.max_runs(verified) * RUN if verify else 0,
             "verify_items": verify.max_items(verified) * VERIFY_ITEM if verify else 0,
             "verify_tokens": verified, "verify_positions": verified, "verify_targets": verified,
-            "query_blocks": max_blocks * _BLOCK,
+            "query_blocks": max_blocks * QUERY_BLOCK,
             "chunk_tokens": max_prefill_tokens, "chunk_rows": max_prefill_tokens,
             "chunk_positions": max_prefill_tokens,
         }  # fmt: skip
@@ -89,7 +92,7 @@ class InputBuffers:
         if shape.verifies:
             return self._verify_inputs(buffer, shape)
         samples = self.max_samples(shape)
-        blocks = self.view(buffer, "query_blocks", self.max_blocks(shape) * _BLOCK).view(-1, _BLOCK)
+        blocks = self.view(buffer, "query_blocks", self.max_blocks(shape) * QUERY_BLOCK).view(-1, QUERY_BLOCK)
         return StepInputs(
             self.view(buffer, "slot_rows", shape.num_slots), self.view(buffer, "sample_rows", samples),
             self.view(buffer, "sample_sources", samples), self.view(buffer, "sample_positions", samples),
@@ -112,7 +115,7 @@ class InputBuffers:
         none = buffer[:0]
         return StepInputs(
             none, view("verify_rows"), view("verify_sources"), view("verify_targets"), view("verify_tokens"),
-            view("verify_rows"), view("verify_positions"), none.view(0, _BLOCK), none.view(0, 2), none, none,
+            view("verify_rows"), view("verify_positions"), none.view(0, QUERY_BLOCK), none.view(0, 2), none, none,
             VerifyInputs(
                 view("verify_offsets"), view("verify_drafts"),
                 self.view(buffer, "verify_runs", runs * RUN).view(-1, RUN),
@@ -174,25 +177,22 @@ class InputBuffers:
             token_ids: list[int] = []
             rows: list[int] = []
             positions: list[int] = []
-            blocks: list[tuple[int, int, int, int]] = []
-            block_size = self.query_block(shape)
             for chunk in plan.chunks:
-                length, first = len(chunk.token_ids), len(token_ids)
+                length = len(chunk.token_ids)
                 token_ids += chunk.token_ids
                 rows += [chunk.row] * length
                 positions += range(chunk.start, chunk.start + length)
-                for at in range(0, length, block_size):
-                    count = min(block_size, length - at)
-                    blocks.append((chunk.row, shape.num_slots + first + at, count, chunk.start + at))
                 if chunk.is_last:
                     sources.append(shape.num_slots + len(token_ids) - 1)
                     sample_positions.append(chunk.start + length)
             put("chunk_tokens", [*token_ids, *[0] * (shape.num_prefill_tokens - len(token_ids))])
             put("chunk_rows", [*rows, *[-1] * (shape.num_prefill_tokens - len(rows))])
             put("chunk_positions", positions)
-            blocks.sort(key=lambda block: -(block[3] + block[2]))  # longest contexts first: they take longest
-            blocks += [(-1, 0, 0, 0)] * (self.max_blocks(shape) - len(blocks))
-            put("query_blocks", [item for block in blocks for item in block])
+            blocks = query_blocks(
+                plan.chunks, first_token=shape.num_slots, block=self.query_block(shape), heads=self._heads,
+                max_blocks=self.max_blocks(shape),
+            )  # fmt: skip
+            put("query_blocks", list(chain.from_iterable(blocks)))
         sources += range(len(plan.decode_rows))
         sample_positions += [-1] * len(plan.decode_rows)
         unused = max_samples - len(sources)

@@ -136,11 +136,21 @@ def plans() -> list[StepPlan]:
     ],
 )  # fmt: skip
 def test_the_same_ids_as_plain_torch(family: str, kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of up to `fused` tokens take the fused path, others the plain one."""
+    """Steps of up to `fused` tokens take the fused path, others the plain one. The weights come after the start."""
     monkeypatch.setattr("engine.runner.cuda.forward.FUSED_TOKENS", fused)
+    if fused == 128:  # most steps of prompts are fused then; their contexts are split
+        monkeypatch.setattr("engine.runner.cuda.batch.query_blocks.MIN_SPLIT", 20)
     transformer = model(kv_heads, FAMILIES[family], HEAD_DIMS.get(family, 16))
+    weights = {name: parameter.clone() for name, parameter in transformer.named_parameters()}
+    for parameter in transformer.parameters():
+        parameter.zero_()
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
-    ours.start(PAGES)
+
+    def read_weights() -> None:
+        for name, parameter in transformer.named_parameters():
+            parameter.copy_(weights[name])
+
+    ours.start(PAGES, wait_for_weights=read_weights)
     in_flight: list[tuple[dict[int, int], object]] = []
     logprobs: list[dict[int, TokenLogprobs]] = []
     for plan in plans():
