@@ -5,6 +5,7 @@ Knows connections, timeouts and what each error means for httpx2. Reads bodies a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import urllib.request
@@ -17,6 +18,8 @@ import yarl
 
 _HEADER_BYTES = 64 << 10
 _PIECE_BYTES = 64 << 10
+BODY_ENDED = "guildllama.body_ended"
+"""An extension of responses: a future that is done once the whole body has arrived, read or not."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -41,8 +44,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 if connection.is_new:
                     raise
                 response = await self._send(request, body, connection)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        response.content.on_eof(lambda: None if ended.done() else ended.set_result(None))
         return httpx2.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response, request), request=request
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response, request),
+            request=request,
+            extensions={BODY_ENDED: ended},
         )
 
     async def aclose(self) -> None:
