@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -122,6 +123,24 @@ class GroupCommit:
             self._connection = None
             _tell([each.may_run for each in group], False)
             _tell([each.is_committed for each in group], is_committed)
+
+
+@asynccontextmanager
+async def savepoint(connection: AsyncConnection) -> AsyncIterator[None]:
+    """What the block does is taken back if it raises, unless the database failed it: then all is rolled back.
+
+    `Connection.begin_nested` does the same, and compiles each statement anew.
+    """
+    await connection.exec_driver_sql("SAVEPOINT member")
+    try:
+        yield
+    except _FAILURES:
+        raise
+    except BaseException:
+        await connection.exec_driver_sql("ROLLBACK TO member")
+        await connection.exec_driver_sql("RELEASE member")
+        raise
+    await connection.exec_driver_sql("RELEASE member")
 
 
 def _tell(futures: Iterable[Future[bool]], result: bool) -> None:
