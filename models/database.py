@@ -167,7 +167,7 @@ class Database:
                     join_transaction_mode="rollback_only",
                 )
                 try:
-                    async with savepoint(connection):
+                    with savepoint(connection):
                         value = await work(session)
                         if session.in_transaction():  # objects were loaded or added
                             await session.commit()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from models.errors import DatabaseUnavailable
-from models.sqlite.aiosqlite_adapter import run_to_completion
+from models.sqlite.aiosqlite_adapter import CancelSafeConnection, run_to_completion
 
 T = TypeVar("T")
 _FAILURES = (SQLAlchemyError, sqlite3.Error)
@@ -125,22 +125,25 @@ class GroupCommit:
             _tell([each.is_committed for each in group], is_committed)
 
 
-@asynccontextmanager
-async def savepoint(connection: AsyncConnection) -> AsyncIterator[None]:
+@contextmanager
+def savepoint(connection: AsyncConnection) -> Iterator[None]:
     """What the block does is taken back if it raises, unless the database failed it: then all is rolled back.
 
-    `Connection.begin_nested` does the same, and compiles each statement anew.
+    On the driver's connection: SQLAlchemy takes ten times as long for a statement as SQLite for this one.
     """
-    await connection.exec_driver_sql("SAVEPOINT member")
+    driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    if not isinstance(driver, CancelSafeConnection):
+        raise TypeError("a savepoint needs an open connection to SQLite")
+    driver.raw.execute("SAVEPOINT member")
     try:
         yield
     except _FAILURES:
         raise
     except BaseException:
-        await connection.exec_driver_sql("ROLLBACK TO member")
-        await connection.exec_driver_sql("RELEASE member")
+        driver.raw.execute("ROLLBACK TO member")
+        driver.raw.execute("RELEASE member")
         raise
-    await connection.exec_driver_sql("RELEASE member")
+    driver.raw.execute("RELEASE member")
 
 
 def _tell(futures: Iterable[Future[bool]], result: bool) -> None:
