@@ -62,7 +62,7 @@ class ShortAnswers:
                             break
         except ContextExceeded as exceeded:  # unlike the prompt of a reply, this one cannot be made shorter
             raise PromptTooLong(exceeded.context_length, exceeded.num_prompt_tokens) from exceeded
-        return "".join(pieces)
+        return "".join(pieces)[:_MAX_CHARS]
 
 
 def json_format(name: str, properties: Mapping[str, object]) -> dict[str, object]:

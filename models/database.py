@@ -27,7 +27,7 @@ from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
 from models.sqlite.aiosqlite_adapter import run_to_completion
-from models.sqlite.group_commit import Committed, GroupCommit
+from models.sqlite.group_commit import Committed, GroupCommit, savepoint
 from models.sqlite.sqlite_file import SQLiteFile
 from models.statement_guard import GUARD
 from models.transaction_times import OnTransaction, TimedSlot, ignore_transaction
@@ -159,18 +159,22 @@ class Database:
             nonlocal began_at
             began_at = time.monotonic()
             with acting_for(self._required_application()):
-                info = self._info(attempt=1)
-                async with AsyncSession(
+                session = AsyncSession(
                     connection,
                     expire_on_commit=False,
                     autoflush=False,
-                    info=info,
-                    join_transaction_mode="create_savepoint",
-                ) as session:
-                    session.info["connection"] = await session.connection()
-                    value = await work(session)
-                    await session.commit()
+                    info={**self._info(attempt=1), "connection": connection},
+                    join_transaction_mode="rollback_only",
+                )
+                try:
+                    with savepoint(connection):
+                        value = await work(session)
+                        if session.in_transaction():  # objects were loaded or added
+                            await session.commit()
                     return value
+                finally:
+                    if session.in_transaction():
+                        await session.close()
 
         try:
             done = await group.run(in_savepoint)

@@ -158,6 +158,7 @@ def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_
         driver = connection.connection.driver_connection
         if isinstance(driver, CancelSafeConnection):
             driver.inline = driver.only_reads = not writer  # a reader's BEGIN takes no lock
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+        if not (writer and isinstance(driver, CancelSafeConnection) and driver.begin_at_once()):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
         if isinstance(driver, CancelSafeConnection):
             driver.inline = bool(connection.get_execution_options().get("brief"))

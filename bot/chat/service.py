@@ -25,8 +25,7 @@ from bot.chat.queue.refusal import WaitingMessages
 from bot.chat.queue.sending import Sending
 from bot.chat.queue.wait_estimate import WaitEstimate
 from bot.chat.queue.waiting import Waiting, WaitingInfo, WaitStatus
-from bot.chat.reply.generation import OnDelta
-from bot.chat.reply.live_filter import LiveFilter
+from bot.chat.reply.live_filter import LiveFilter, OnDelta
 from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.reply.reply_progress import ReplyProgress
 from bot.chat.requests import ChatRequest, TurnKind

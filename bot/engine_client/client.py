@@ -217,7 +217,7 @@ class EngineClient:
         # A model that has read a picture complains of this one, not of pictures.
         has_images = count_images(messages) > 0 and not self._images.known(self._served.known_name)
         with self._translated_errors(sent, has_images=has_images):
-            events, event = await self._completions.start(messages, fields, on_activity, has_images=has_images)
+            stream, events = await self._completions.start(messages, fields, on_activity, has_images=has_images)
         splitter = ReasoningSplitter(
             begins_inside=self._begins_inside,
             only_answer=bool(continuation_fields(messages)),
@@ -226,19 +226,19 @@ class EngineClient:
         reader = ReplyReader(splitter)
         try:
             with self._translated_errors(sent, in_reply=True, has_images=has_images):
-                for piece in reader.read(event):
+                for piece in reader.read(events):
                     yield piece
-                async for event in events:
+                async for events in stream:
                     on_activity()
-                    for piece in reader.read(event):
+                    for piece in reader.read(events):
                         yield piece
         except EngineUnavailable:
             if reader.finish_reason is None:
                 raise
             # The reply is complete; only its last words of protocol are missing.
         finally:
-            await events.close()
-        finish_reason = reader.finish_reason or ("stop" if events.done else None)
+            await stream.close()
+        finish_reason = reader.finish_reason or ("stop" if stream.done else None)
         if finish_reason is None or finish_reason == "error":
             raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _(_DIED_MESSAGE))
         for piece in reader.end(finish_reason):

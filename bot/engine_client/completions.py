@@ -1,7 +1,7 @@
 """Starts streamed replies at /chat/completions, without the fields that this server turned down.
 
 Knows the request and its fields; raises the errors of openai as they are, which `bot.engine_client.client` translates.
-Reads no more of a reply than its first event, which may be a refusal.
+Reads no more of a reply than its first events, which may be a refusal.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Completions:
 
     async def start(
         self, messages: Sequence[Message], fields: dict[str, Any], on_activity: Callable[[], None], *, has_images: bool
-    ) -> tuple[EventStream, Event]:
-        """Start the request without the fields that this server rejects: the stream and its first event, if any.
+    ) -> tuple[EventStream, list[Event]]:
+        """Start the request without the fields that this server rejects: the stream and its first events, if any.
 
         A rejected request has generated nothing, whether the refusal is the answer or the first event of a stream.
         """
@@ -55,7 +55,7 @@ class Completions:
             extra = {name: value for name, value in offered.items() if name not in rejected}
             try:
                 # `chat.completions.create` would validate each message and build a model of each chunk: twice the CPU.
-                events = await self._transport.openai.post(
+                stream = await self._transport.openai.post(
                     "/chat/completions",
                     body={"model": model, "messages": list(messages), "stream": True, **extra},
                     cast_to=object,
@@ -67,7 +67,7 @@ class Completions:
                         "headers": trace_headers(),
                     },
                 )
-                first = await _first_event(events, on_activity)
+                first = await _first_events(stream, on_activity)
             except openai.APIConnectionError:
                 raise
             except openai.APIError as error:
@@ -85,7 +85,7 @@ class Completions:
                 rejected.add(field)
             else:
                 self._remember(rejected)
-                return events, first
+                return stream, first
 
     def _remember(self, rejected: set[str]) -> None:
         """Leave these fields out from now on. Only said of a request that was then accepted: they were the reason."""
@@ -97,14 +97,17 @@ class Completions:
             self._served.template_fields = {}
 
 
-async def _first_event(events: EventStream, on_activity: Callable[[], None]) -> Event:
-    """The first event with data, or None if the stream ends before. Closes the stream on any exception."""
+async def _first_events(stream: EventStream, on_activity: Callable[[], None]) -> list[Event]:
+    """The first event with data and those that came with it; none if the stream ends before.
+
+    Closes the stream on any exception.
+    """
     try:
-        async for event in events:
+        async for events in stream:
             on_activity()
-            if event is not None:
-                return event
+            if any(event is not None for event in events):
+                return events
     except BaseException:
-        await events.close()
+        await stream.close()
         raise
-    return None
+    return []

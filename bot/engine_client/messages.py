@@ -78,6 +78,8 @@ class Delta:
     """A piece of the reply."""
 
     text: str
+    count: int = 1
+    """In how many pieces the server sent it: those that came together are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Thinking:
     chars: int
     retracts: bool = False
     """Whether the deltas so far were thoughts as well."""
+    count: int = 1
+    """As of a Delta."""
 
 
 @dataclass(frozen=True, slots=True)

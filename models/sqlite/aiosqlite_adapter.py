@@ -7,8 +7,8 @@ other exception.
 
 Speed: a round trip to the driver's thread costs more than a small query. Each statement is executed, fetched and closed
 in one round trip instead of four. A `brief` transaction (see `Database.run`) goes further: once it holds the write
-lock, its statements run in the event loop's thread. BEGIN and COMMIT, which wait for locks and for the disk, never do;
-but those of a transaction that only reads, which wait for nothing, always do.
+lock, its statements run in the event loop's thread. So does BEGIN if it need not wait for the lock. COMMIT, which waits
+for the disk, never does; but that of a transaction that only reads, which waits for nothing, always does.
 """
 
 from __future__ import annotations
@@ -107,6 +107,18 @@ class CancelSafeConnection(aiosqlite.Connection):
     def raw(self) -> sqlite3.Connection:
         """The standard library's connection."""
         return self._conn
+
+    def begin_at_once(self) -> bool:
+        """Begin a transaction that writes, in the event loop's thread. False if the lock must be waited for."""
+        (timeout,) = self.raw.execute("PRAGMA busy_timeout").fetchone()
+        self.raw.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:
+            return False  # whatever it was is met again in the driver's thread
+        finally:
+            self.raw.execute(f"PRAGMA busy_timeout = {timeout}")
+        return True
 
     async def run_in_thread(self, function: Callable[[], T]) -> T:
         """Run `function` in the connection's thread, to its end. Raises ValueError if the connection is closed."""

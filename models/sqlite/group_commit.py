@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from models.errors import DatabaseUnavailable
-from models.sqlite.aiosqlite_adapter import run_to_completion
+from models.sqlite.aiosqlite_adapter import CancelSafeConnection, run_to_completion
 
 T = TypeVar("T")
 _FAILURES = (SQLAlchemyError, sqlite3.Error)
@@ -122,6 +123,27 @@ class GroupCommit:
             self._connection = None
             _tell([each.may_run for each in group], False)
             _tell([each.is_committed for each in group], is_committed)
+
+
+@contextmanager
+def savepoint(connection: AsyncConnection) -> Iterator[None]:
+    """What the block does is taken back if it raises, unless the database failed it: then all is rolled back.
+
+    On the driver's connection: SQLAlchemy takes ten times as long for a statement as SQLite for this one.
+    """
+    driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    if not isinstance(driver, CancelSafeConnection):
+        raise TypeError("a savepoint needs an open connection to SQLite")
+    driver.raw.execute("SAVEPOINT member")
+    try:
+        yield
+    except _FAILURES:
+        raise
+    except BaseException:
+        driver.raw.execute("ROLLBACK TO member")
+        driver.raw.execute("RELEASE member")
+        raise
+    driver.raw.execute("RELEASE member")
 
 
 def _tell(futures: Iterable[Future[bool]], result: bool) -> None:

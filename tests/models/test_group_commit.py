@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import queries
 from models.database import Database
 from models.errors import DatabaseUnavailable, DuplicateInteraction
 from models.sqlite.aiosqlite_adapter import CancelSafeConnection
+from models.tables import Guild
 from models.types import DialogKey
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -83,6 +84,24 @@ async def test_a_refusal_concerns_one_of_them(database: Database) -> None:
         pass
     assert isinstance(tasks[1].exception(), DuplicateInteraction)
     assert turns(database) == [tasks[0].result(), tasks[2].result()]
+
+
+async def test_objects_of_a_session_are_stored_or_taken_back_as_well(database: Database) -> None:
+    async def add(session: AsyncSession) -> None:
+        session.add(Guild(id=77, application_id=0, first_seen_at=NOW))
+
+    async def add_and_refuse(session: AsyncSession) -> None:
+        session.add(Guild(id=78, application_id=0, first_seen_at=NOW))
+        await session.flush()
+        raise DuplicateInteraction(7)
+
+    works = [begin(database, user, after=after) for user, after in enumerate((add_and_refuse, add, None), start=1)]
+    async with waiting(database, *works) as tasks:
+        pass
+    assert isinstance(tasks[0].exception(), DuplicateInteraction)
+    assert turns(database) == [tasks[1].result(), tasks[2].result()]
+    async with database.read() as session:
+        assert set(await session.scalars(select(Guild.id))) == {1, 77}
 
 
 async def test_a_refusal_does_not_rest_on_what_was_rolled_back(database: Database) -> None:

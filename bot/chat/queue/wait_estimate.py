@@ -32,9 +32,9 @@ class MeasuredReply:
         self.num_tokens = 1
         self._estimate = estimate
 
-    def token(self) -> None:
-        """One more token came."""
-        self._estimate.count_token(self)
+    def tokens(self, count: int = 1) -> None:
+        """More tokens came, `count` of them together."""
+        self._estimate.count_tokens(self, count)
 
     def end(self, *, failed: bool = False) -> None:
         """The reply is written, or stopped. `failed`: its length means nothing. Idempotent."""
@@ -62,14 +62,14 @@ class WaitEstimate:
         self._running[reply] = None
         return reply
 
-    def count_token(self, reply: MeasuredReply) -> None:
-        """A further token of a running reply came."""
+    def count_tokens(self, reply: MeasuredReply, count: int) -> None:
+        """Further tokens of a running reply came."""
         now = self._clock()
         fading = 0.5 ** ((now - self._faded_at) / _HALF_LIFE)
         self._faded_at = now
-        self._tokens = self._tokens * fading + 1
+        self._tokens = self._tokens * fading + count
         self._seconds = self._seconds * fading + (now - reply.last_at)
-        reply.num_tokens += 1
+        reply.num_tokens += count
         reply.last_at = self.last_token_at = now
         # Not at the first token: the reply before it may have ended although nobody has read its end yet.
         if len(self._running) >= self._most_at_once or now - self._most_at > _REMEMBERED:

@@ -43,17 +43,18 @@ _LOADING_POLL = 0.2  # seconds
 REPETITION = "repetition"
 """The finish reason of a reply that was ended since it had begun to repeat itself."""
 
-OnDelta = Callable[[str], Awaitable[None]]
+OnPiece = Callable[[str, int], Awaitable[None]]
+"""Told of text, and in how many pieces the server sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThoughtWatcher:
     """Callbacks for a model that thinks before it answers."""
 
-    on_thinking: Callable[[], None] = lambda: None
-    """Called for each piece that the model thinks."""
+    on_thinking: Callable[[int], None] = lambda count: None
+    """Called when the model thinks on, with the number of pieces."""
     on_thought: Callable[[float], None] = lambda seconds: None
-    """Called with the seconds of thinking, before the first piece of the answer. Pieces that `on_delta` got before
+    """Called with the seconds of thinking, before the first piece of the answer. Pieces that `on_piece` got before
     that were thoughts as well."""
 
 
@@ -92,6 +93,8 @@ class _PartialReply:
     started_at: float
     prompt: FittedPrompt | None = None
     pieces: list[str] = field(default_factory=list)
+    num_texts: int = 0
+    """In how many pieces the server sent them."""
     first_token_at: float | None = None
     finished: Finished | None = None
     thinking_since: float | None = None
@@ -106,13 +109,14 @@ class _PartialReply:
     @property
     def num_pieces(self) -> int:
         """Number of pieces so far, roughly the number of tokens."""
-        return len(self.pieces) + self.num_thoughts
+        return self.num_texts + self.num_thoughts
 
     def take_thought(self, thought: Thinking) -> None:
         """Count a thought. If it retracts, the pieces so far count as thoughts as well."""
-        self.num_thoughts += 1
+        self.num_thoughts += thought.count
         if thought.retracts:
-            self.num_thoughts += len(self.pieces)
+            self.num_thoughts += self.num_texts
+            self.num_texts = 0
             self.thinking_since = self.first_token_at
             self.pieces.clear()
             self.repetition = RepetitionDetector()
@@ -136,13 +140,13 @@ class ReplyGenerator:
     async def generate(
         self,
         request: GenerationRequest,
-        on_delta: OnDelta,
+        on_piece: OnPiece,
         control: ReplyControl,
         watcher: ThoughtWatcher = _NO_WATCHER,
     ) -> GeneratedReply:
-        """Generate a reply and pass each piece to `on_delta`.
+        """Generate a reply and pass each piece to `on_piece`.
 
-        Raises PromptTooLong, Busy, EngineUnavailable or ShuttingDown, or what `on_delta` raised.
+        Raises PromptTooLong, Busy, EngineUnavailable or ShuttingDown, or what `on_piece` raised.
         """
         is_new_text = request.author is not None and not request.prefix
         partial = _PartialReply(time.monotonic(), echo=EchoedFrameFilter() if is_new_text else None)
@@ -150,7 +154,7 @@ class ReplyGenerator:
             async with control.scope():
                 if control.reason is None:  # it may have been interrupted before it began
                     await self._until_loaded(control)
-                    await self._generate(request, partial, on_delta, control, watcher)
+                    await self._generate(request, partial, on_piece, control, watcher)
         except TimeoutError:
             if not control.expired:
                 raise
@@ -194,7 +198,7 @@ class ReplyGenerator:
         self,
         request: GenerationRequest,
         partial: _PartialReply,
-        on_delta: OnDelta,
+        on_piece: OnPiece,
         control: ReplyControl,
         watcher: ThoughtWatcher,
     ) -> None:
@@ -203,7 +207,7 @@ class ReplyGenerator:
         while True:
             try:
                 with span("stream"):
-                    await self._stream(prompt, partial, on_delta, control, watcher)
+                    await self._stream(prompt, partial, on_piece, control, watcher)
                 return self._fitter.accepted(prompt)
             except ContextExceeded as exceeded:
                 # A server without /tokenize refuses a prompt that is too long only here, before it generates anything.
@@ -220,7 +224,7 @@ class ReplyGenerator:
         self,
         prompt: FittedPrompt,
         partial: _PartialReply,
-        on_delta: OnDelta,
+        on_piece: OnPiece,
         control: ReplyControl,
         watcher: ThoughtWatcher,
     ) -> None:
@@ -248,7 +252,7 @@ class ReplyGenerator:
                     if isinstance(event, Thinking):
                         partial.take_thought(event)
                         thinking_room -= event.chars
-                        watcher.on_thinking()
+                        watcher.on_thinking(event.count)
                         if partial.num_pieces >= max_pieces or thinking_room <= 0:
                             partial.finished = Finished("length", None, None)
                             return
@@ -265,17 +269,18 @@ class ReplyGenerator:
                         if not partial.pieces and partial.thinking_since is not None:
                             watcher.on_thought(time.monotonic() - partial.thinking_since)
                         partial.pieces.append(piece)
+                        partial.num_texts += event.count
                         room -= len(piece)
                         partial.cut_at = partial.repetition.push(piece)
                         if partial.cut_at is not None:
                             log.info("a reply repeats itself and is ended", pieces=len(partial.pieces))
                             partial.finished = Finished(REPETITION, None, None)
                             return
-                        await on_delta(piece)
+                        await on_piece(piece, event.count)
                     if room <= 0:
                         partial.finished = Finished("length", None, None)
                         return
-                    control.restart_timeout()  # the time spent in `on_delta` does not count
+                    control.restart_timeout()  # the time spent in `on_piece` does not count
             except EngineUnreadable as error:
                 if not partial.pieces:
                     raise

@@ -5,11 +5,12 @@ Knows the guild's filter and the reply's control; does not know what is kept out
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
 
-from bot.chat.reply.generation import GeneratedReply, OnDelta
+from bot.chat.reply.generation import GeneratedReply
 from bot.chat.reply.reply_control import ReplyControl
 from bot.chat.requests import PendingTurn
 from bot.errors import ReplyFiltered
@@ -18,6 +19,8 @@ from bot.safety.stream import StreamFilter
 from models.queries.dialogs.pairs import FILTERED
 
 log = structlog.get_logger(__name__)
+
+OnDelta = Callable[[str], Awaitable[None]]
 
 
 class LiveFilter:

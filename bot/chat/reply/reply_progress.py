@@ -40,9 +40,9 @@ class ReplyProgress:
         """What is told of thoughts."""
         return ThoughtWatcher(self._thinking, self._thought)
 
-    async def push(self, piece: str) -> None:
-        """One more piece of the answer came."""
-        self._count_token()
+    async def push(self, piece: str, count: int = 1) -> None:
+        """More of the answer came. `count`: in how many pieces the server sent it."""
+        self._count_tokens(count)
         self._waiting.thinking = False
         await self._live.push(piece)
 
@@ -56,16 +56,17 @@ class ReplyProgress:
         if self._measured is not None:
             self._measured.end(failed=failed)
 
-    def _count_token(self) -> None:
-        if self._measured is not None:
-            self._measured.token()
-            return
-        for call in self.on_first_token:
-            call()
-        self._measured = self._estimate.first_token(self._request.key.dialog)
+    def _count_tokens(self, count: int) -> None:
+        if self._measured is None:
+            for call in self.on_first_token:
+                call()
+            self._measured = self._estimate.first_token(self._request.key.dialog)
+            count -= 1
+        if count:
+            self._measured.tokens(count)
 
-    def _thinking(self) -> None:
-        self._count_token()
+    def _thinking(self, count: int) -> None:
+        self._count_tokens(count)
         self._waiting.thinking = True
 
     def _thought(self, seconds: float) -> None:

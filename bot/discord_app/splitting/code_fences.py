@@ -33,7 +33,7 @@ class Fence:
 
 def utf16_length(text: str) -> int:
     """The length of a text in UTF-16 code units."""
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def fence_after(text: str, fence: Fence | None) -> Fence | None:

@@ -5,8 +5,10 @@ Knows connections, timeouts and what each error means for httpx2. Reads bodies a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -17,6 +19,8 @@ import yarl
 
 _HEADER_BYTES = 64 << 10
 _PIECE_BYTES = 64 << 10
+BODY_ENDED = "guildllama.body_ended"
+"""An extension of responses: a future that is done once the whole body has arrived, read or not."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -27,6 +31,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._idle_seconds = idle_seconds
         self._environment_proxies = environment_proxies
         self._session: aiohttp.ClientSession | None = None
+        self._ssl: ssl.SSLContext | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; once more if the server had closed the kept connection that it went out on."""
@@ -41,8 +46,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 if connection.is_new:
                     raise
                 response = await self._send(request, body, connection)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        response.content.on_eof(lambda: None if ended.done() else ended.set_result(None))
         return httpx2.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response, request), request=request
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response, request),
+            request=request,
+            extensions={BODY_ENDED: ended},
         )
 
     async def aclose(self) -> None:
@@ -52,9 +63,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     async def _send(self, request: httpx2.Request, body: bytes, connection: _Connection) -> aiohttp.ClientResponse:
         timeout = request.extensions.get("timeout", {})
+        # Credentials are in a header already. To copy a URL takes as long as to parse ten.
+        url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
         return await self._opened().request(
             request.method,
-            yarl.URL(str(request.url.copy_with(userinfo=b"")), encoded=True),  # credentials are in a header already
+            yarl.URL(str(url), encoded=True),
             headers=request.headers.multi_items(),
             data=body or None,
             allow_redirects=False,
@@ -63,6 +76,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 total=None, connect=timeout.get("connect"), sock_read=timeout.get("read"), ceil_threshold=float("inf")
             ),
             trace_request_ctx=connection,
+            ssl=self._certificates(url),
         )
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -82,8 +96,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     def _connector(self) -> aiohttp.BaseConnector:
         if self._uds is not None:
             return aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=self._idle_seconds)
-        ssl = httpx2.create_ssl_context()
-        return aiohttp.TCPConnector(ssl=ssl, limit=0, keepalive_timeout=self._idle_seconds)
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle_seconds)
+
+    def _certificates(self, url: httpx2.URL) -> ssl.SSLContext | bool:
+        """How a server's certificate is checked. It takes a tenth of a second to load what is trusted, once."""
+        if url.scheme == "https" and self._ssl is None:
+            self._ssl = httpx2.create_ssl_context()
+        return self._ssl or True
 
     def _proxy(self, url: httpx2.URL) -> str | None:
         if not self._environment_proxies or urllib.request.proxy_bypass(url.host):

@@ -25,7 +25,7 @@ _FINISH_REASONS = {
 }
 OTHER = "other"
 _THINKING = {"thinking", "reasoning", "reasoning_content", "redacted_thinking", "reasoning_text", "thought"}
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought")
+_THOUGHT_FIELDS = frozenset(("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought"))
 """Of vLLM before 0.12, SGLang, llama.cpp and DeepSeek; of vLLM, LM Studio, Ollama and OpenRouter; of others."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -114,7 +114,8 @@ def _thought_of_choice(choice: dict[str, Any]) -> int:
     total = 0
     for part in (choice.get("delta"), choice.get("message")):
         if isinstance(part, dict):
-            total += sum(len(part[name]) for name in _THOUGHT_FIELDS if isinstance(part.get(name), str))
+            if not _THOUGHT_FIELDS.isdisjoint(part):
+                total += sum(len(part[name]) for name in _THOUGHT_FIELDS if isinstance(part.get(name), str))
             content = part.get("content")
             total += sum(_is_thought(piece) for piece in content) if isinstance(content, list) else _is_thought(content)
     return total

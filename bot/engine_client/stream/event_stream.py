@@ -1,4 +1,5 @@
 """The events of one streamed answer, each parsed from JSON; None for a sign of life without data (a comment, a ping).
+Those that came together are passed on together: to pass on each would cost more than to parse it.
 
 openai's own decoder has no bound, and hides comments and whether `[DONE]` came. An answer may also be one JSON object,
 or one on each line: the first bytes tell, since servers name the wrong content type. Knows lines and bounds; what an
@@ -10,27 +11,34 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import openai
 
+from bot.engine_client.http.aiohttp_transport import BODY_ENDED
 from bot.engine_client.stream.event_payload import Event, error_event, is_done, is_end, is_keepalive, parse_events
 from bot.errors import EngineUnreadable
 
 EVENT_BYTES = 1 << 20
 STREAM_BYTES = 64 << 20
-_EVENTS_AT_A_TIME = 64
+_LINES_AT_A_TIME = 64
 _DRAIN_SECONDS = 0.1
 _DRAIN_PIECES = 8
-_PACE_SECONDS = 0.05
-_UNPACED_SECONDS = 0.25
-_AT_HAND_SECONDS = 0.001
+_PACE_SECONDS = 0.1
+_PACE_SHARE = 0.5
+"""Of the time so far: the first words are hardly delayed."""
+_PACED_BYTES = 16 << 10
+"""More than a model writes in that time: such a stream is read without pauses."""
 
 
 class EventStream(openai.AsyncStream[object]):
-    """An async iterator over events. Raises EngineUnreadable, openai.APIError for an error event, or httpx2's."""
+    """An async iterator over events, several at a time.
+
+    Raises EngineUnreadable, openai.APIError for an error event, or httpx2's.
+    """
 
     done = False
     """Whether the server said that the stream is complete."""
@@ -43,56 +51,67 @@ class EventStream(openai.AsyncStream[object]):
         self._name = b""
         self._split_failed = False
         self._is_sse = False
+        self._is_marked = False  # with `[DONE]`
         self._events = self._read()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[list[Event]]:
         return self._events
 
-    async def _read(self) -> AsyncIterator[Event]:
+    async def _read(self) -> AsyncIterator[list[Event]]:
         if "html" in self.response.headers.get("Content-Type", "").lower():
             raise EngineUnreadable("a web page instead of a stream")
-        lines = self._lines()
-        count = 0
-        async for line in lines:
-            count += 1
-            if count % _EVENTS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # one hundred thousand small events do not keep the others waiting
-            if not line:
-                for event in self._dispatch():
-                    yield event
-                self._name = b""
-                continue
-            if line.startswith(b"data:"):
-                self._is_sse = True
-                value = line[5:].removeprefix(b" ")
-                if self._is_next(value):
-                    for event in self._dispatch():
-                        yield event
-                if is_done(value):  # some servers close without the empty line
-                    await self._end()
-                    return
-                self._add(value)
-                continue
-            if is_done(line):
+        pieces = self._lines()
+        async for lines in pieces:
+            events: list[Event] = []
+            try:
+                for position, line in enumerate(lines):
+                    if not self._is_sse and line.lstrip()[:1] in {b"{", b"[", b"<"} and not is_done(line):
+                        async for event in self._read_json(line, _one_by_one(lines[position + 1 :], pieces)):
+                            yield [event]
+                        return
+                    self._take(line, events)
+                    if self._is_marked:
+                        break
+            except (EngineUnreadable, openai.APIError):
+                if events:
+                    yield events  # what came before the error
+                raise
+            if events:
+                yield events
+            if self._is_marked:
                 await self._end()
                 return
-            if line.lstrip()[:1] in {b"{", b"[", b"<"}:
-                if not self._is_sse:
-                    async for event in self._read_json(line, lines):
-                        yield event
-                    return
-                with contextlib.suppress(EngineUnreadable):  # an error that the server wrote without `data:`
-                    for event in parse_events(line, self.response.request):
-                        yield event
-            name, _, value = line.partition(b":")
-            if name == b"error":  # llama.cpp's server, some versions
-                raise error_event(self.response.request, value.decode(errors="replace"))
-            if name == b"event":
-                self._name = value.strip().lower()
-            yield None
         with contextlib.suppress(EngineUnreadable):  # the last event was cut off: then no finish_reason came either
-            for event in self._dispatch():
-                yield event
+            yield self._dispatch()
+
+    def _take(self, line: bytes, events: list[Event]) -> None:
+        """Append the events that this line completes."""
+        if not line:
+            events += self._dispatch()
+            self._name = b""
+            return
+        if line.startswith(b"data:"):
+            self._is_sse = True
+            value = line[5:].removeprefix(b" ")
+            if self._is_next(value):
+                events += self._dispatch()
+            if is_done(value):  # some servers close without the empty line
+                self._is_marked = True
+            else:
+                self._add(value)
+            return
+        if is_done(line):
+            self._is_marked = True
+            return
+        if line.lstrip()[:1] in {b"{", b"[", b"<"}:
+            with contextlib.suppress(EngineUnreadable):  # an error that the server wrote without `data:`
+                events += parse_events(line, self.response.request)
+        name, _, value = line.partition(b":")
+        if name == b"error":  # llama.cpp's server, some versions
+            raise error_event(self.response.request, value.decode(errors="replace"))
+        if name == b"event":
+            self._name = value.strip().lower()
+        events.append(None)
 
     def _add(self, value: bytes) -> None:
         self._data.append(value)
@@ -162,10 +181,10 @@ class EventStream(openai.AsyncStream[object]):
                     if await anext(self._pieces, None) is None:
                         break
 
-    async def _lines(self) -> AsyncIterator[bytes]:
+    async def _lines(self) -> AsyncIterator[list[bytes]]:
         """Lines that end with LF, CR or CRLF, cut anywhere; the last one also if it does not end."""
         rest, total, skip_lf = bytearray(), 0, False
-        async for piece in _paced(self._pieces):
+        async for piece in _paced(self._pieces, self.response.extensions.get(BODY_ENDED)):
             total += len(piece)
             if total > STREAM_BYTES:
                 raise EngineUnreadable(f"a stream of more than {STREAM_BYTES:,} bytes")
@@ -179,24 +198,32 @@ class EventStream(openai.AsyncStream[object]):
                 continue
             lines = bytes(rest).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             rest = bytearray(lines.pop())
-            for line in lines:
-                yield line.removeprefix(codecs.BOM_UTF8)
+            lines = [line.removeprefix(codecs.BOM_UTF8) for line in lines]
+            yield lines[:_LINES_AT_A_TIME]
+            for start in range(_LINES_AT_A_TIME, len(lines), _LINES_AT_A_TIME):
+                await asyncio.sleep(0)  # one hundred thousand small events do not keep the others waiting
+                yield lines[start : start + _LINES_AT_A_TIME]
         if rest:
-            yield bytes(rest).removeprefix(codecs.BOM_UTF8)
+            yield [bytes(rest).removeprefix(codecs.BOM_UTF8)]
 
 
-async def _paced(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _one_by_one(lines: list[bytes], more: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
+    async for lines in more:
+        for line in lines:
+            yield line
+
+
+async def _paced(pieces: AsyncIterator[bytes], ended: asyncio.Future[None] | None) -> AsyncIterator[bytes]:
     """The same bytes in fewer pieces: a read costs more CPU than the token that it brings.
 
-    Bytes that have arrived are read without a pause. After a read that had to wait, the next one comes a moment later.
-    A reply's first words are never delayed.
+    After each read there is a pause, longer and longer up to a tenth of a second. `ended`: done once all has arrived,
+    which ends a pause, so that nobody waits longer for a complete reply.
     """
-    loop = asyncio.get_running_loop()
-    asked_at = loop.time()
-    unpaced_until = asked_at + _UNPACED_SECONDS
+    ended = ended or asyncio.get_running_loop().create_future()
+    began_at = time.monotonic()
     async for piece in pieces:
-        came_at = loop.time()
         yield piece
-        if came_at > unpaced_until and came_at - asked_at > _AT_HAND_SECONDS:
-            await asyncio.sleep(_PACE_SECONDS)
-        asked_at = loop.time()
+        if len(piece) < _PACED_BYTES and not ended.done():
+            await asyncio.wait([ended], timeout=min(_PACE_SECONDS, _PACE_SHARE * (time.monotonic() - began_at)))

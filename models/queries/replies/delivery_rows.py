@@ -20,7 +20,7 @@ _CLOSE = (
 )
 _CLEAR = (
     update(DeliveryMessage)
-    .where(DeliveryMessage.delivery_id.in_(bindparam("deliveries", expanding=True)))
+    .where(DeliveryMessage.delivery_id == bindparam("delivery"))
     .where(DeliveryMessage.content.is_not(None))
 )
 
@@ -42,7 +42,8 @@ async def _clear(session: AsyncSession, closed: Sequence[Row[int, int | None]]) 
     without_turn = [row.id for row in closed if row.turn_id is None]
     if without_turn:
         await session.execute(delete(Delivery).where(ours(Delivery), Delivery.id.in_(without_turn)))
-    await change(session, _CLEAR, {"deliveries": [row.id for row in closed], "content": None})
+    for row in closed:
+        await change(session, _CLEAR, {"delivery": row.id, "content": None})
 
 
 async def messages_of(session: AsyncSession, delivery_id: int) -> Sequence[DeliveryMessage]:

@@ -114,7 +114,7 @@ def _assigned_there(own: bool, places: bool, age_restricted: bool) -> Select[*tu
         ours(PersonaAssignment),
         PersonaAssignment.guild_id == bindparam("guild_id"),
         PersonaAssignment.user_id.is_(None),
-        PersonaAssignment.place_id.in_(bindparam("places", expanding=True)),
+        PersonaAssignment.place_id.in_([0, bindparam("thread_id"), bindparam("channel_id"), bindparam("category_id")]),
     )
     there = or_(*(each for each, wanted in ((of_member, own), (of_places, places)) if wanted))
     return _assigned(there if age_restricted else and_(there, Persona.age_restricted.is_(False)))
@@ -124,7 +124,6 @@ def _values(key: DialogKey, scope: PersonaScope) -> dict[str, object]:
     return {
         "guild_id": key.guild_id,
         "user_id": key.user_id,
-        "places": [0, *{scope.category_id, scope.channel_id, scope.thread_id} - {0}],
         "thread_id": scope.thread_id,
         "channel_id": scope.channel_id,
         "category_id": scope.category_id,

@@ -45,17 +45,17 @@ _SCENE = (
     .where(
         ours(Scene), Scene.guild_id == bindparam("guild_id"), ours(Persona), Persona.guild_id == bindparam("guild_id")
     )
-    .where(Scene.place_id.in_(bindparam("places", expanding=True)))
+    .where(Scene.place_id.in_([bindparam("thread_id"), bindparam("channel_id")]))
     .order_by(SceneCharacter.position, Persona.id)
 )
 
 
 async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope) -> SceneInfo | None:
     """Return the scene in which a message of this place is answered, with the texts of its characters, or None."""
-    places = {scope.thread_id, scope.channel_id} - {0}
-    if not places:
+    if not (scope.thread_id or scope.channel_id):
         return None
-    rows = (await rows_of(session, _SCENE, {"guild_id": key.guild_id, "places": list(places)})).all()
+    places = {"thread_id": scope.thread_id, "channel_id": scope.channel_id}
+    rows = (await rows_of(session, _SCENE, {"guild_id": key.guild_id, **places})).all()
     narrowest = scope.thread_id if any(row.place_id == scope.thread_id for row in rows) else scope.channel_id
     rows = [row for row in rows if row.place_id == narrowest and (scope.age_restricted or not row.age_restricted)]
     if not rows:

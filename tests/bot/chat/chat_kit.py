@@ -16,8 +16,8 @@ BOB = DialogKey(guild_id=2, user_id=20)
 MakeChat = Callable[..., ChatService]
 
 
-async def ignore(piece: str) -> None:
-    """An `on_delta` that shows nothing."""
+async def ignore(piece: str, count: int = 1) -> None:
+    """An `on_delta` or `on_piece` that shows nothing."""
 
 
 async def say(chat: ChatService, text: str, key: DialogKey = ANN, **values: object) -> ChatReply:

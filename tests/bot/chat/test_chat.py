@@ -39,7 +39,7 @@ class TestOneTurn:
 
         reply = await chat.chat(ChatRequest(ANN, "  Hi there\ud800 "), on_delta)
 
-        assert pieces == ["Hel", "lo ", "Ann"]
+        assert "".join(pieces) == "Hello Ann"
         assert (reply.text, reply.saved, reply.remembered) == ("Hello Ann", True, True)
         assert reply.finish_reason == "stop"
         assert reply.completion_tokens == 3

@@ -57,7 +57,7 @@ async def counts(make_chat: MakeChat, database: Database, key: DialogKey, author
         begun: list[PendingTurn] = []
 
         async def on_delta(piece: str, number: int = number, begun: list[PendingTurn] = begun) -> None:
-            if piece == FIRST:
+            if piece.startswith(FIRST):
                 await deliveries.sent(begun[0].delivery_id, 0, 100 + number)
 
         request = ChatRequest(

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from bot.engine_client.http.aiohttp_transport import AiohttpTransport
+from bot.engine_client.http.aiohttp_transport import BODY_ENDED, AiohttpTransport
 from bot.engine_client.stream import event_stream
 from tests.fakes.engine.wire import WireServer
 
@@ -64,7 +64,9 @@ async def test_why_there_is_no_connection() -> None:
             await get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", environment_proxies=False)
 
 
-async def test_a_slow_stream_is_read_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+async def read_slowly() -> list[bytes]:
+    """The pieces in which a stream of a hundred numbers is read that come one by one."""
+
     async def answer(body: dict[str, object], request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -73,26 +75,36 @@ async def test_a_slow_stream_is_read_in_few_pieces(monkeypatch: pytest.MonkeyPat
             await asyncio.sleep(0.003)
         return response
 
-    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.0)
     async with (
         WireServer(answer) as server,
         httpx2.AsyncClient(transport=AiohttpTransport()) as client,
         client.stream("POST", f"{server.url}/chat/completions", json={}) as response,
     ):
-        pieces = [piece async for piece in event_stream._paced(response.aiter_bytes())]
+        ended = response.extensions[BODY_ENDED]
+        pieces = [piece async for piece in event_stream._paced(response.aiter_bytes(), ended)]
     assert b"".join(pieces).split() == [b"%d" % number for number in range(100)]
-    assert len(pieces) < 70
+    return pieces
 
 
-async def test_what_is_at_hand_is_read_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_stream_is_read_in_few_pieces() -> None:
+    assert len(await read_slowly()) < 40
+
+
+@pytest.fixture
+def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "_PACE_SECONDS", 300.0)
+    monkeypatch.setattr(event_stream, "_PACE_SHARE", 1e9)
+
+
+async def test_a_pause_ends_once_all_has_arrived(long_pauses: None) -> None:
+    async with asyncio.timeout(30):
+        assert len(await read_slowly()) == 2  # the first one, and all others at the end
+
+
+async def test_many_bytes_are_read_without_a_pause(long_pauses: None) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for number in range(20):
-            yield b"%d" % number
+        for _ in range(20):
+            yield bytes(event_stream._PACED_BYTES)
 
-    async def never(seconds: float) -> None:
-        raise AssertionError("a pause")
-
-    monkeypatch.setattr(event_stream, "_UNPACED_SECONDS", 0.0)
-    monkeypatch.setattr(event_stream, "_AT_HAND_SECONDS", 5.0)
-    monkeypatch.setattr(asyncio, "sleep", never)
-    assert len([piece async for piece in event_stream._paced(pieces())]) == 20
+    async with asyncio.timeout(30):
+        assert len([piece async for piece in event_stream._paced(pieces(), None)]) == 20

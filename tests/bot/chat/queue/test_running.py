@@ -78,7 +78,7 @@ async def test_to_a_server_in_order_of_arrival_a_guild_sends_as_many_ahead_as_it
     other.release()
     for expected in (2, 4):  # the first reply begins, and its second token shows that one is written
         reply = estimate.first_token("a")
-        reply.token()
+        reply.tokens()
         for task in tasks[: await sent()]:
             task.result().release()
         now += 0.01

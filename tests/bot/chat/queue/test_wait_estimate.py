@@ -25,7 +25,7 @@ def written(estimate: WaitEstimate, clock: Clock, tokens: int, pause: float, dia
 def more(reply: MeasuredReply, clock: Clock, tokens: int, pause: float) -> None:
     for _ in range(tokens):
         clock.now += pause
-        reply.token()
+        reply.tokens()
 
 
 @pytest.fixture
