@@ -72,7 +72,8 @@ def start_worker(
         torch.cuda.set_device(config.device)
     loading: BackgroundLoading | None = None
     try:
-        if config.device.type == "cuda" and config.quantize == "none":
+        # Not on several ranks: that was never tried on more than one GPU.
+        if config.device.type == "cuda" and config.quantize == "none" and config.world_size == 1:
             loading = BackgroundLoading(config, checkpoint, progress)
             model = loading.model
         else:
