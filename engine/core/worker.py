@@ -89,12 +89,14 @@ def start_worker(
         draft_runner = None if draft is None else _draft_runner(*draft, config, draft_bytes)
         runner = make_runner(config, model, agree, progress, None if loading is None else loading.wait)
         agree(1)
-    except BaseException as error:
-        if isinstance(error, ConfigError) and not isinstance(error, OtherRankFailed):
-            communicator.all_reduce_min(0)
-        if loading is not None:
-            loading.cancel()
+    except OtherRankFailed:
         raise
+    except ConfigError:
+        communicator.all_reduce_min(0)
+        raise
+    finally:
+        if loading is not None:
+            loading.close()
     slowest = warm_up(runner, config)
     if draft is None or draft_runner is None:
         return Worker(config, model, runner, slowest)

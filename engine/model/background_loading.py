@@ -30,9 +30,8 @@ class BackgroundLoading:
     def wait(self) -> None:
         """Until the weights are read; ConfigError if they cannot be, or are not finite."""
         self._read.result()
-        self._thread.shutdown()
 
-    def cancel(self) -> None:
-        """Stop after the layer that is being read; returns then. The model must not be used."""
+    def close(self) -> None:
+        """End the thread. If it still reads, as after a failure elsewhere, it stops after the present layer."""
         self._cancelled.set()
         self._thread.shutdown()

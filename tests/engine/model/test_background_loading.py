@@ -1,4 +1,4 @@
-"""Weights that are read on a thread are those of a load at once; a mistake is reported, and a load can be cancelled."""
+"""Weights that are read on a thread are those of a load at once; a mistake is reported, and a load can be ended."""
 
 import threading
 from pathlib import Path
@@ -79,12 +79,12 @@ def test_the_addresses_stay_and_the_weights_come_later(checkpoint: Checkpoint) -
     assert before == {name: parameter.data_ptr() for name, parameter in loading.model.named_parameters()}
 
 
-def test_a_cancelled_load_ends_after_its_layer(checkpoint: Checkpoint) -> None:
+def test_a_load_that_is_closed_ends_after_its_layer(checkpoint: Checkpoint) -> None:
     gated = Gated(checkpoint)
     config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64)
     loading = BackgroundLoading(config, gated)  # type: ignore[arg-type]
     assert gated.at_the_gate.wait(30)
-    cancelling = threading.Thread(target=loading.cancel)
+    cancelling = threading.Thread(target=loading.close)
     cancelling.start()
     while not loading._cancelled.is_set():
         pass
@@ -104,4 +104,4 @@ def test_weights_that_are_not_finite_are_reported(tmp_path: Path) -> None:
     loading = BackgroundLoading(resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64), checkpoint)
     with pytest.raises(ConfigError, match=r"NaN or infinity in layers\.3"):
         loading.wait()
-    loading.cancel()
+    loading.close()
