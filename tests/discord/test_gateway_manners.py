@@ -107,7 +107,7 @@ async def test_b11_heartbeats_go_on_while_replies_are_written(sqlite_url: str, t
         await here.discord.done(*asked, timeout=60)
         seconds = asyncio.get_running_loop().time() - started
         assert seconds > 4
-        assert session.num_heartbeats - beats >= seconds / 1.5 * 0.7
+        assert session.num_heartbeats - beats >= int(seconds / 1.6)  # whole intervals, each a little longer than 1.5 s
         assert here.discord.gateway.num_zombies == 0
         assert here.discord.gateway.num_identifies == 1
         assert session.num_resumes == 0
