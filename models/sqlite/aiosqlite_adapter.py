@@ -110,6 +110,8 @@ class CancelSafeConnection(aiosqlite.Connection):
 
     def begin_at_once(self) -> bool:
         """Begin a transaction that writes, in the event loop's thread. False if the lock must be waited for."""
+        if self._connection is None:
+            return False
         (timeout,) = self.raw.execute("PRAGMA busy_timeout").fetchone()
         self.raw.execute("PRAGMA busy_timeout = 0")
         try:
@@ -136,11 +138,19 @@ class CancelSafeConnection(aiosqlite.Connection):
         return BufferedCursor(self)
 
     async def commit(self) -> None:
-        """Commit, in the event loop's thread if nothing was written."""
+        """Commit, in the event loop's thread if nothing was written. Roll back if that fails.
+
+        SQLite may leave the transaction open then, with its lock, and SQLAlchemy takes it for ended.
+        """
         if self.only_reads:
             self.raw.commit()
-        else:
+            return
+        try:
             await super().commit()
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):
+                await self.rollback()
+            raise
 
     async def rollback(self) -> None:
         """Roll back if a transaction is open; skip the round trip to the thread if not."""
