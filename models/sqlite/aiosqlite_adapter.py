@@ -99,8 +99,9 @@ class CancelSafeConnection(aiosqlite.Connection):
     """Whether the transaction has nothing to commit."""
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Tell the thread to end, and keep the future that says when it has."""
-        self.stopped = super().stop()
+        """Tell the thread to end, once, and keep the future that says when it has: a second one would never be done."""
+        if self.stopped is None:
+            self.stopped = super().stop()
         return self.stopped
 
     @property
@@ -161,7 +162,10 @@ class CancelSafeConnection(aiosqlite.Connection):
         """Roll back and close. Other references to the connection cannot keep the transaction open."""
         with contextlib.suppress(sqlite3.Error, ValueError):
             await self.rollback()
-        await super().close()
+        if self.stopped is None:
+            await super().close()
+        else:  # its thread answers nothing more
+            await asyncio.wait([self.stopped])
 
 
 async def connect(path: str, **options: Any) -> CancelSafeConnection:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
-from models.sqlite.aiosqlite_adapter import CancelSafeConnection
+from models.sqlite.aiosqlite_adapter import CancelSafeConnection, connect
 from models.tables import Guild
 from tests.models.group_commit_kit import NOW, begin, turns, waiting
 
@@ -80,3 +80,11 @@ async def test_a_connection_that_was_closed_is_opened_anew(database: Database) -
         await driver.close()
         assert await begin(database, 1)
     assert len(turns(database)) == 2
+
+
+async def test_a_connection_that_is_being_stopped_can_be_closed(sqlite_url: str) -> None:
+    """As when a task is cancelled again while SQLAlchemy closes the connection of its first cancellation."""
+    connection = await connect(sqlite_url.removeprefix("sqlite:///"))
+    connection.stop()
+    async with asyncio.timeout(10):
+        await connection.close()
