@@ -117,13 +117,13 @@ async def test_case_13_a_connection_that_breaks_after_the_finish_reason():
 @pytest.mark.parametrize("more", ["", ": still here\n\n"])
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5, "completion_tokens": 1}])
 async def test_a_server_that_never_ends_a_complete_reply(more: str, usage: object, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(client_module, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(client_module, "_END_SECONDS", 0.5)
 
     async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(events(chunk({"content": "Hi"}), STOP, done=False))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         if usage:
             await response.write(events({"choices": [], "usage": usage}, done=False))
         while True:
