@@ -133,7 +133,8 @@ class Database:
 
         `brief` is for a few small statements by primary key or unique index. On SQLite they then run in the event
         loop's thread: without a thread switch per statement the transaction, and the queue behind it, is several times
-        faster. Those that wait for the connection at the same time are committed together. Raises DatabaseUnavailable.
+        faster. Those that wait for the connection at the same time are committed together, so `work` itself never
+        commits, rolls back or opens a savepoint. Raises DatabaseUnavailable.
         """
         with _translate_errors():
             first = 1

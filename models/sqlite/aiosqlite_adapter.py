@@ -99,8 +99,9 @@ class CancelSafeConnection(aiosqlite.Connection):
     """Whether the transaction has nothing to commit."""
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Tell the thread to end, and keep the future that says when it has."""
-        self.stopped = super().stop()
+        """Tell the thread to end, once, and keep the future that says when it has: a second one would never be done."""
+        if self.stopped is None:
+            self.stopped = super().stop()
         return self.stopped
 
     @property
@@ -110,6 +111,8 @@ class CancelSafeConnection(aiosqlite.Connection):
 
     def begin_at_once(self) -> bool:
         """Begin a transaction that writes, in the event loop's thread. False if the lock must be waited for."""
+        if self._connection is None:
+            return False
         (timeout,) = self.raw.execute("PRAGMA busy_timeout").fetchone()
         self.raw.execute("PRAGMA busy_timeout = 0")
         try:
@@ -136,11 +139,19 @@ class CancelSafeConnection(aiosqlite.Connection):
         return BufferedCursor(self)
 
     async def commit(self) -> None:
-        """Commit, in the event loop's thread if nothing was written."""
+        """Commit, in the event loop's thread if nothing was written. Roll back if that fails.
+
+        SQLite may leave the transaction open then, with its lock, and SQLAlchemy takes it for ended.
+        """
         if self.only_reads:
             self.raw.commit()
-        else:
+            return
+        try:
             await super().commit()
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):
+                await self.rollback()
+            raise
 
     async def rollback(self) -> None:
         """Roll back if a transaction is open; skip the round trip to the thread if not."""
@@ -151,7 +162,10 @@ class CancelSafeConnection(aiosqlite.Connection):
         """Roll back and close. Other references to the connection cannot keep the transaction open."""
         with contextlib.suppress(sqlite3.Error, ValueError):
             await self.rollback()
-        await super().close()
+        if self.stopped is None:
+            await super().close()
+        else:  # its thread answers nothing more
+            await asyncio.wait([self.stopped])
 
 
 async def connect(path: str, **options: Any) -> CancelSafeConnection:

@@ -49,6 +49,14 @@ class Committed(Generic[T]):
     value: T
 
 
+class SavepointLost(Exception):
+    """A savepoint could not be taken back: the group's transaction is gone. `cause`: why it should have been."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__()
+        self.cause = cause
+
+
 class GroupCommit:
     """The transactions that wait for one connection.
 
@@ -82,6 +90,11 @@ class GroupCommit:
         except _FAILURES:
             failed = True
             return None
+        except SavepointLost as lost:
+            failed = True
+            if isinstance(lost.cause, Exception):
+                return None
+            raise lost.cause from None  # cancelled: it must not be run again
         except Exception:
             _tell([own.is_over], True)
             if await run_to_completion(own.is_committed):
@@ -129,6 +142,7 @@ class GroupCommit:
 def savepoint(connection: AsyncConnection) -> Iterator[None]:
     """What the block does is taken back if it raises, unless the database failed it: then all is rolled back.
 
+    Raises SavepointLost instead if it cannot be taken back alone.
     On the driver's connection: SQLAlchemy takes ten times as long for a statement as SQLite for this one.
     """
     driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
@@ -139,9 +153,15 @@ def savepoint(connection: AsyncConnection) -> Iterator[None]:
         yield
     except _FAILURES:
         raise
-    except BaseException:
-        driver.raw.execute("ROLLBACK TO member")
-        driver.raw.execute("RELEASE member")
+    except BaseException as error:
+        try:
+            driver.raw.execute("ROLLBACK TO member")
+            driver.raw.execute("RELEASE member")
+        except (
+            sqlite3.Error,
+            ValueError,
+        ):  # ValueError: closed, since a statement was cancelled in the driver's thread
+            raise SavepointLost(error) from error
         raise
     driver.raw.execute("RELEASE member")
 

@@ -134,9 +134,16 @@ class _Body(httpx2.AsyncByteStream):
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._response.content
         with _translated(self._request):
-            async for piece in self._response.content.iter_chunked(_PIECE_BYTES):
-                yield piece
+            try:
+                async for piece in content.iter_chunked(_PIECE_BYTES):
+                    yield piece
+            except aiohttp.ClientError:
+                # A connection that broke is reported at once, before what came over it has been read.
+                if rest := content._read_nowait(-1):
+                    yield rest
+                raise
 
     async def aclose(self) -> None:
         self._response.close()

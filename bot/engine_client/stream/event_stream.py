@@ -188,9 +188,9 @@ class EventStream(openai.AsyncStream[object]):
             total += len(piece)
             if total > STREAM_BYTES:
                 raise EngineUnreadable(f"a stream of more than {STREAM_BYTES:,} bytes")
-            if skip_lf and piece.startswith(b"\n"):
-                piece = piece[1:]
-            skip_lf = piece.endswith(b"\r") if piece else skip_lf
+            if skip_lf and piece:
+                piece, skip_lf = piece.removeprefix(b"\n"), False
+            skip_lf = skip_lf or piece.endswith(b"\r")
             rest += piece
             if b"\n" not in piece and b"\r" not in piece:
                 if len(rest) > EVENT_BYTES:

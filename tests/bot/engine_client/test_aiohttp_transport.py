@@ -64,6 +64,39 @@ async def test_why_there_is_no_connection() -> None:
             await get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", environment_proxies=False)
 
 
+async def test_what_came_before_the_connection_broke_is_read() -> None:
+    """Also if nobody was reading when it broke: the reply may be complete although its server does not end it."""
+    reading, broken = asyncio.Event(), asyncio.Event()
+
+    async def answer(body: dict[str, object], request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one ")
+        await reading.wait()
+        await response.write(b"two ")
+        await response.write(b"three")
+        assert request.transport is not None
+        request.transport.close()
+        broken.set()
+        return response
+
+    pieces: list[bytes] = []
+    async with (
+        WireServer(answer) as server,
+        httpx2.AsyncClient(transport=AiohttpTransport()) as client,
+        client.stream("POST", f"{server.url}/chat/completions", json={}) as response,
+    ):
+        arriving = response.aiter_bytes()
+        pieces.append(await anext(arriving))
+        reading.set()
+        await broken.wait()
+        await asyncio.sleep(0.05)
+        pieces.append(await anext(arriving))
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(arriving)
+    assert b"".join(pieces) == b"one two three"
+
+
 async def read_slowly() -> list[bytes]:
     """The pieces in which a stream of a hundred numbers is read that come one by one."""
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from bot.engine_client import client as client_module
 from bot.engine_client.client import EngineClient
 from bot.errors import EngineUnavailable, EngineUnreadable
 from tests.bot.engine_client.wire_kit import ask, ask_once
@@ -111,6 +112,27 @@ async def test_case_13_a_connection_that_breaks_after_the_finish_reason():
         return response
 
     assert (await ask_once(answer))[0] == "Hi"
+
+
+@pytest.mark.parametrize("more", ["", ": still here\n\n"])
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5, "completion_tokens": 1}])
+async def test_a_server_that_never_ends_a_complete_reply(more: str, usage: object, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client_module, "_END_SECONDS", 0.5)
+
+    async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(events(chunk({"content": "Hi"}), STOP, done=False))
+        await asyncio.sleep(0.05)
+        if usage:
+            await response.write(events({"choices": [], "usage": usage}, done=False))
+        while True:
+            await asyncio.sleep(0.05)
+            await response.write(more.encode())
+
+    async with asyncio.timeout(10):
+        said, end = await ask_once(answer)
+    assert (said, end.finish_reason, end.prompt_tokens) == ("Hi", "stop", 5 if usage else None)
 
 
 async def test_case_13_a_server_that_does_not_stream():
