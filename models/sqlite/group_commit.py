@@ -157,10 +157,8 @@ def savepoint(connection: AsyncConnection) -> Iterator[None]:
         try:
             driver.raw.execute("ROLLBACK TO member")
             driver.raw.execute("RELEASE member")
-        except (
-            sqlite3.Error,
-            ValueError,
-        ):  # ValueError: closed, since a statement was cancelled in the driver's thread
+        # ValueError: the connection is closed, as a statement was cancelled in the driver's thread.
+        except (sqlite3.Error, ValueError):
             raise SavepointLost(error) from error
         raise
     driver.raw.execute("RELEASE member")
