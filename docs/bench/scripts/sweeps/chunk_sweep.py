@@ -54,18 +54,18 @@ def cell(heads: int, kv_heads: int, tokens: int, chunks: int, context: int, spli
         entries += [NO_BLOCK] * (max_blocks - len(entries))
         listed = torch.tensor(entries, dtype=torch.int32, device=DEVICE)
         lanes = len(blocks) * number * heads * block
-        partial = [torch.zeros(lanes, width, device=DEVICE) for width in (DIM, 2)]
+        partial_out, partial_stats = torch.zeros(lanes, DIM, device=DEVICE), torch.zeros(lanes, 2, device=DEVICE)
         counters = torch.zeros(len(blocks) * number * heads, dtype=torch.int32, device=DEVICE)
         out = torch.zeros(tokens, heads * DIM, device=DEVICE, dtype=DTYPE)
 
         def launch(
-            count: int, listed: torch.Tensor = listed, partial: list[torch.Tensor] = partial,
-            counters: torch.Tensor = counters, out: torch.Tensor = out,
+            count: int, listed: torch.Tensor = listed, partial_out: torch.Tensor = partial_out,
+            partial_stats: torch.Tensor = partial_stats, counters: torch.Tensor = counters, out: torch.Tensor = out,
         ) -> None:  # fmt: skip
             for layer in range(count):
                 chunk_attention(
-                    qkv, kv.k[layer], kv.v[layer], listed, tables, out, *partial, counters, heads=heads, block=block,
-                    tile=64 if GPU else 16, warps=block // 16, pdl=supported(DEVICE),
+                    qkv, kv.k[layer], kv.v[layer], listed, tables, out, partial_out, partial_stats, counters,
+                    heads=heads, block=block, tile=64 if GPU else 16, warps=block // 16, pdl=supported(DEVICE),
                 )  # fmt: skip
 
         launch(1)
