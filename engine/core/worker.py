@@ -72,7 +72,7 @@ def start_worker(
         torch.cuda.set_device(config.device)
     loading: BackgroundLoading | None = None
     try:
-        # Not on several ranks: that was never tried on more than one GPU.
+        # Not on several ranks: that has not been run on several GPUs yet.
         if config.device.type == "cuda" and config.quantize == "none" and config.world_size == 1:
             loading = BackgroundLoading(config, checkpoint, progress)
             model = loading.model
@@ -87,7 +87,7 @@ def start_worker(
             fill_rope(model, fitted.max_context, fitted.device)
         config = fitted
         draft_runner = None if draft is None else _draft_runner(*draft, config, draft_bytes)
-        runner = make_runner(config, model, agree, progress, None if loading is None else loading.wait)
+        runner = make_runner(config, model, agree, progress, (lambda: None) if loading is None else loading.wait)
         agree(1)
     except OtherRankFailed:
         raise

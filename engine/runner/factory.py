@@ -30,7 +30,7 @@ def make_runner(
     model: Transformer,
     min_over_ranks: Callable[[int], int] = int,
     progress: LoadProgress | None = None,
-    wait_for_weights: Callable[[], None] | None = None,
+    wait_for_weights: Callable[[], None] = lambda: None,
 ) -> AnyRunner:
     """The runner for this device, with its KV pages and host tier allocated.
 
@@ -49,8 +49,7 @@ def make_runner(
         num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
         runner.start(num_pages, num_slots, progress, wait_for_weights)
         return runner
-    if wait_for_weights is not None:
-        wait_for_weights()
+    wait_for_weights()
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
         return NativeRunner(library, config, model, num_pages, num_slots)

@@ -118,7 +118,7 @@ class CancelSafeConnection(aiosqlite.Connection):
         try:
             self.raw.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
-            return False  # whatever it was is met again in the driver's thread
+            return False  # another error than a held lock occurs again in the driver's thread, and is raised there
         finally:
             self.raw.execute(f"PRAGMA busy_timeout = {timeout}")
         return True

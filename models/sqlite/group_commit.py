@@ -148,20 +148,20 @@ def savepoint(connection: AsyncConnection) -> Iterator[None]:
     driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
     if not isinstance(driver, CancelSafeConnection):
         raise TypeError("a savepoint needs an open connection to SQLite")
-    driver.raw.execute("SAVEPOINT member")
+    driver.raw.execute("SAVEPOINT grouped")
     try:
         yield
     except _FAILURES:
         raise
     except BaseException as error:
         try:
-            driver.raw.execute("ROLLBACK TO member")
-            driver.raw.execute("RELEASE member")
+            driver.raw.execute("ROLLBACK TO grouped")
+            driver.raw.execute("RELEASE grouped")
         # ValueError: the connection is closed, as a statement was cancelled in the driver's thread.
         except (sqlite3.Error, ValueError):
             raise SavepointLost(error) from error
         raise
-    driver.raw.execute("RELEASE member")
+    driver.raw.execute("RELEASE grouped")
 
 
 def _tell(futures: Iterable[Future[bool]], result: bool) -> None:

@@ -111,7 +111,7 @@ class CudaRunner:
         num_kv_pages: int,
         num_host_slots: int = 0,
         progress: LoadProgress | None = None,
-        wait_for_weights: Callable[[], None] | None = None,
+        wait_for_weights: Callable[[], None] = lambda: None,
     ) -> None:
         """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
         together, of every shape; with one, of enough shapes for any plan. `prepare` records the others.
@@ -128,8 +128,7 @@ class CudaRunner:
         self._forward.attention.use_pages(kv)
         if not self._gpu:
             self._host_pages = HostPages(kv, num_host_slots)
-            if wait_for_weights is not None:
-                wait_for_weights()
+            wait_for_weights()
             return
         if self._stream is not None:
             # Buffers and pages are initialized on the present stream, on which weights may be copied meanwhile.
@@ -151,8 +150,7 @@ class CudaRunner:
             stage = progress.begin(RECORDING, len(self._unrecorded))
             while self.prepare():
                 stage.advance()
-        if wait_for_weights is not None:
-            wait_for_weights()
+        wait_for_weights()
         if self._verify is not None and config.world_size == 1:  # ranks may have to plan the same steps
             self._measure_drafts()
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)

@@ -7,24 +7,39 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint
 from engine.config import resolve
 from engine.errors import ConfigError
 from engine.load_progress import LoadProgress
 from engine.model.background_loading import BackgroundLoading
 from engine.model.loader import load_model
+from engine.tokenizers.base import Tokenizer
 from tests.engine.tiny import write_checkpoint
 
 LAYERS = 6
 
 
-class Gated:
-    """A checkpoint that reads the second layer only when it may, and counts the layers that it was asked for."""
+class Gated(Checkpoint):
+    """A checkpoint that reads the second layer only when it may, and notes the layers that it was asked for."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint, self.spec = checkpoint, checkpoint.spec
+        self._checkpoint = checkpoint
         self.at_the_gate, self.gate = threading.Event(), threading.Event()
         self.layers: set[str] = set()
+
+    @property
+    def path(self) -> Path:
+        return self._checkpoint.path
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._checkpoint.spec
+
+    def tokenizer(self) -> Tokenizer:
+        return self._checkpoint.tokenizer()
+
+    def close(self) -> None:
+        self._checkpoint.close()
 
     def copy_into(self, name: str, out: Tensor, *, dim: int | None = None, start: int = 0) -> None:
         if name.startswith("layers."):
@@ -69,7 +84,7 @@ def test_a_tied_output_shares_the_memory_of_the_embeddings() -> None:
 def test_the_addresses_stay_and_the_weights_come_later(checkpoint: Checkpoint) -> None:
     gated = Gated(checkpoint)
     config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64)
-    loading = BackgroundLoading(config, gated)  # type: ignore[arg-type]
+    loading = BackgroundLoading(config, gated)
     before = {name: parameter.data_ptr() for name, parameter in loading.model.named_parameters()}
     assert gated.at_the_gate.wait(30)
     assert not loading.model.blocks[-1].wo.weight.any()
@@ -82,7 +97,7 @@ def test_the_addresses_stay_and_the_weights_come_later(checkpoint: Checkpoint) -
 def test_a_load_that_is_closed_ends_after_its_layer(checkpoint: Checkpoint) -> None:
     gated = Gated(checkpoint)
     config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64)
-    loading = BackgroundLoading(config, gated)  # type: ignore[arg-type]
+    loading = BackgroundLoading(config, gated)
     assert gated.at_the_gate.wait(30)
     cancelling = threading.Thread(target=loading.close)
     cancelling.start()

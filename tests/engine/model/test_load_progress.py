@@ -23,16 +23,23 @@ class Counted(LoadProgress):
 
     def begin(self, name: str, total: int = 0) -> LoadStage:
         self.stages.append((name, total))
-        stage = super().begin(name, total)
-        advance = stage.advance
-
-        def counted(count: int = 1) -> None:
-            advance(count)
-            with self._counting:
-                self.advanced.append(count)
-
-        stage.advance = counted  # type: ignore[method-assign]
+        stage = CountedStage(name, total, self)
+        self._stages += (stage,)
         return stage
+
+    def count(self, count: int) -> None:
+        with self._counting:
+            self.advanced.append(count)
+
+
+class CountedStage(LoadStage):
+    def __init__(self, name: str, total: int, progress: Counted) -> None:
+        super().__init__(name, total)
+        self._progress = progress
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        self._progress.count(count)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
-"""The list of query blocks for the chunk attention: how many tokens of a prompt one program takes, and where several
-programs share a block's positions. Host and kernel must agree on both.
+"""The list of query blocks for the chunk attention: how many tokens of a prompt one program takes, on which host and
+kernel must agree, and how many programs share a block's positions.
+
+It knows chunks as numbers, and neither tensors nor kernels.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ MAX_SPLITS: Final = 8  # of a block
 MIN_SPLIT: Final = 150  # positions
 # Queries of all programs with splits, at most: two programs of 64 for each multiprocessor, or one of 128.
 SPLIT_QUERIES: Final = 256 * 64
+SMALLEST_BLOCK: Final = 16  # queries
 
 QueryBlock = tuple[int, int, int, int, int, int]  # see `chunk_attention`
 NO_BLOCK: Final[QueryBlock] = (-1, 0, 0, 0, 0, 1)
@@ -30,7 +33,7 @@ def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
     """
     if gpu:
         return 64 if shape.num_prefill_tokens <= 128 or head_dim > LARGE_HEAD else 128
-    return 16 if shape.num_prefill_tokens <= 16 else 32
+    return SMALLEST_BLOCK if shape.num_prefill_tokens <= SMALLEST_BLOCK else 32
 
 
 def query_blocks(

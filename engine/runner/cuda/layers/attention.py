@@ -29,7 +29,7 @@ from engine.model.eight_bit_weight import EightBitWeight
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.batch.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.batch.prefix_limits import prefix_config, prefix_limits
-from engine.runner.cuda.batch.query_blocks import SPLIT_QUERIES, query_block
+from engine.runner.cuda.batch.query_blocks import SMALLEST_BLOCK, SPLIT_QUERIES, query_block
 from engine.runner.cuda.batch.verify_limits import verify_config, verify_limits
 
 _MANY_SLOTS = 16  # from this number on, attention of few heads reads large tiles
@@ -73,7 +73,7 @@ class CudaAttention:
         self._verify_out, self._verify_stats = floats(verify_lanes, padded_dim), floats(verify_lanes, 2)
         self._verify_counters = torch.zeros(split_items, dtype=torch.int32, device=config.device)
         self._chunk_out, self._chunk_stats = floats(SPLIT_QUERIES, padded_dim), floats(SPLIT_QUERIES, 2)
-        self._chunk_counters = torch.zeros(SPLIT_QUERIES // 16, dtype=torch.int32, device=config.device)
+        self._chunk_counters = torch.zeros(SPLIT_QUERIES // SMALLEST_BLOCK, dtype=torch.int32, device=config.device)
         self._value_weight, self._partial_weight = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(max_slots * self.heads, dtype=torch.int32, device=config.device)
         self._rules = [_within_context(block.rule, config.max_context) for block in model.blocks]
