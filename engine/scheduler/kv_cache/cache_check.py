@@ -34,6 +34,8 @@ def check_trie(
     counted = Counter(trie._idle_from)
     if +idle != +counted or trie.num_idle != idle.total() or list(trie._idle_from) != sorted(trie._idle_from):
         raise AssertionError(f"idle pages {idle}, counted as {trie.num_idle}: {counted}")
+    if any(not node.attached for queue in trie.queues for node in queue):
+        raise AssertionError("an eviction queue holds a node that is in no trie")
 
 
 def _check_node(node: PrefixNode, page_size: int) -> None:

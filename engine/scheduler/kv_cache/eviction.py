@@ -1,48 +1,74 @@
 """Nodes of the prefix trie by their recency, from which evictions choose."""
 
 import heapq
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 from engine.scheduler.kv_cache.page_table import PrefixNode
 
 
 class EvictionQueue:
-    """A heap of candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
+    """Candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
 
     Of several from the same time, the one that was pushed first comes first, or with `newest_first` last: so what is
     taken from a dialog is taken from its end on, before another dialog is touched.
 
-    A node may stop to be a candidate, or be used again, while it is in the heap. Such outdated entries are skipped by
-    `peek`, and removed by `push` when the heap has more than `max_entries`.
+    A node may stop to be a candidate, or be used again, while it is in the queue; `peek` removes such nodes when it
+    meets them. No call looks at all nodes: with 100,000 of them that would hold up every reply for 0.1 s.
     """
 
-    def __init__(
-        self, max_entries: int, is_candidate: Callable[[PrefixNode], bool], *, newest_first: bool = False
-    ) -> None:
-        self.max_entries, self._is_candidate = max_entries, is_candidate
+    def __init__(self, is_candidate: Callable[[PrefixNode], bool], *, newest_first: bool = False) -> None:
+        self._is_candidate, self._newest_first = is_candidate, newest_first
         self._sign = -1 if newest_first else 1
-        self._heap: list[tuple[int, int, PrefixNode]] = []  # recency, serial number, node
-        self._serial = 0
+        self._key_of: dict[PrefixNode, int] = {}  # the recency with which it was pushed, negative with `newest_first`
+        self._nodes_at: dict[int, OrderedDict[PrefixNode, None]] = {}  # by key; never empty
+        self._keys: list[int] = []  # a heap of the keys of `_nodes_at`, and of some that are in it no more
+
+    def __len__(self) -> int:
+        return len(self._key_of)
+
+    def __iter__(self) -> Iterator[PrefixNode]:
+        """All nodes, candidates or not, in no particular order."""
+        return iter(self._key_of)
 
     def push(self, node: PrefixNode) -> None:
-        """Add a node that is a candidate."""
-        if len(self._heap) > self.max_entries:
-            self._compact()
-        self._serial += self._sign
-        heapq.heappush(self._heap, (self._sign * node.recency, self._serial, node))
+        """Add a node that is a candidate, or move it to its present recency."""
+        key = self._sign * node.recency
+        if self._key_of.get(node) == key:
+            if self._newest_first:
+                self._nodes_at[key].move_to_end(node)
+            return
+        self.discard(node)
+        self._key_of[node] = key
+        nodes = self._nodes_at.get(key)
+        if nodes is None:
+            self._add_key(key)
+            nodes = self._nodes_at[key] = OrderedDict()
+        nodes[node] = None
+
+    def discard(self, node: PrefixNode) -> None:
+        """Remove the node, if it is there."""
+        key = self._key_of.pop(node, None)
+        if key is not None:
+            del self._nodes_at[key][node]
+            if not self._nodes_at[key]:
+                del self._nodes_at[key]
 
     def peek(self) -> PrefixNode | None:
         """The first candidate, which stays where it is; None: there is no candidate."""
-        while self._heap:
-            if self._is_current(self._heap[0]):
-                return self._heap[0][2]
-            heapq.heappop(self._heap)
+        while self._keys:
+            nodes = self._nodes_at.get(self._keys[0])
+            if nodes is None:
+                heapq.heappop(self._keys)
+                continue
+            node = next(reversed(nodes) if self._newest_first else iter(nodes))
+            if self._key_of[node] == self._sign * node.recency and self._is_candidate(node):
+                return node
+            self.discard(node)
         return None
 
-    def _is_current(self, entry: tuple[int, int, PrefixNode]) -> bool:
-        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].recency
-
-    def _compact(self) -> None:
-        current = {entry[2]: entry for entry in self._heap if self._is_current(entry)}  # one entry for each node
-        self._heap = list(current.values())
-        heapq.heapify(self._heap)
+    def _add_key(self, key: int) -> None:
+        if len(self._keys) > 2 * len(self._nodes_at) + 64:  # keys are times of dialogs, far fewer than nodes
+            self._keys = list(self._nodes_at)
+            heapq.heapify(self._keys)
+        heapq.heappush(self._keys, key)

@@ -33,7 +33,7 @@ class HostTier:
         self._to_overwrite: list[int] = []  # slots that are not free before they are overwritten
         self.num_saved_pages = self.num_restored_pages = self.num_evicted_slots = 0
         if max_slots:
-            trie.use_slots(max_slots)
+            trie.use_slots()
 
     @property
     def is_waiting(self) -> bool:

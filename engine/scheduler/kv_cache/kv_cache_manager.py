@@ -46,7 +46,7 @@ class KVCacheManager:
         self.num_evicted_pages = 0  # whose content was in no slot
         self._min_restored_pages = min_restored_pages
         self._pool = PagePool(num_pages)
-        self._trie = PrefixTrie(num_pages)
+        self._trie = PrefixTrie()
         self.host = HostTier(self._trie, max_host_slots)
         self._partial = PartialPages(self._trie, self._pool, page_size)
         self.stored = StoredPages(self._trie, self._pool, self.host)

@@ -14,49 +14,51 @@ from engine.scheduler.kv_cache.page_table import PrefixNode
 class PrefixTrie:
     """Every change of a node that is in a trie goes through its methods."""
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self) -> None:
         self.roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children
         self.clock = 0  # logical time of last use
         self.num_idle = 0  # nodes in pages that no request holds
         self._idle_from: dict[int, int] = {}  # how many of them by last use, in its order
         self.num_in_slots = 0
-        entries = 2 * num_pages + 64
         # Pages that may be taken: with the content in a slot as well, and without.
-        self.saved_pages = EvictionQueue(entries, lambda node: node.is_evictable and node.in_slot)
-        self.unsaved_pages = EvictionQueue(entries, lambda node: node.is_evictable and not node.in_slot)
+        self.saved_pages = EvictionQueue(lambda node: node.is_evictable and node.in_slot)
+        self.unsaved_pages = EvictionQueue(lambda node: node.is_evictable and not node.in_slot)
         # What may be written to a slot next; slots that may be taken, with the content in a page as well, and without.
-        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and node.is_full and not node.in_slot)
+        self.to_save = EvictionQueue(lambda node: node.is_idle and node.is_full and not node.in_slot)
         self.copies = EvictionQueue(
-            entries,
             lambda node: (
                 node.in_slot and node.in_page and node.attached and node.is_computed and not node.num_children_in_slots
             ),
             newest_first=True,
         )
         self.only_in_slots = EvictionQueue(
-            entries,
             lambda node: node.attached and node.in_slot and not node.in_page and not node.num_children_in_slots,
         )
         # What may be written to a record next, and records that may be taken.
-        self.to_store = EvictionQueue(entries, _can_be_stored, newest_first=True)
+        self.to_store = EvictionQueue(_can_be_stored, newest_first=True)
         self.stored_leaves = EvictionQueue(
-            entries, lambda node: node.attached and node.record >= 0 and not node.num_children_stored
+            lambda node: node.attached and node.record >= 0 and not node.num_children_stored
         )
         self.freed_records: list[int] = []  # of nodes that were detached, until StoredPages takes them
         self.used_records: set[int] = set()  # of nodes that were used, until StoredPages takes them
+        self.queues = (
+            self.saved_pages,
+            self.unsaved_pages,
+            self.to_save,
+            self.copies,
+            self.only_in_slots,
+            self.to_store,
+            self.stored_leaves,
+        )
         self._has_slots = self._has_records = False
 
-    def use_records(self, num_records: int) -> None:
-        """From now on there are records, this many."""
+    def use_records(self) -> None:
+        """From now on there are records."""
         self._has_records = True
-        self.stored_leaves.max_entries += 2 * num_records
 
-    def use_slots(self, num_slots: int) -> None:
-        """From now on there are slots, at most this many."""
+    def use_slots(self) -> None:
+        """From now on there are slots."""
         self._has_slots = True
-        queues = (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots, self.to_store)
-        for queue in queues:
-            queue.max_entries += 2 * num_slots
 
     def last_use_of_oldest(self, num_pages: int, *, at_most: bool = False) -> int:
         """The latest last use among the `num_pages` idle nodes that were used longest ago; -1 for none.
@@ -164,6 +166,8 @@ class PrefixTrie:
         top.detach()
         for node in nodes:
             node.attached = False
+            for queue in self.queues:
+                queue.discard(node)
             if node.record >= 0:
                 self.freed_records.append(node.record)
                 node.record, node.num_children_stored = -1, 0

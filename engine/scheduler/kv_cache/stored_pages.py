@@ -43,7 +43,7 @@ class StoredPages:
         self._num_records = num_records
         self._free.grow(num_records)
         if num_records:
-            self._trie.use_records(num_records)
+            self._trie.use_records()
 
     def claim(self, taken: set[int]) -> None:
         """These records were written before: they are restored, or released. Once, after `start`."""
