@@ -24,7 +24,7 @@ from engine.bench.workloads import OLD_ROWS, WORKLOADS, rows_of
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.follower import run_worker
-from engine.core.worker import freeze_gc
+from engine.core.garbage import freeze_gc
 from engine.runner.memory import host_slots_in, pages_in
 
 DEFAULT_WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b")
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         run_worker(config, checkpoint)
         return 0
     engine = TimedEngine.start(config, checkpoint)
-    freeze_gc()  # as the server does
+    freeze_gc(defer_full=True)  # as the server does
     try:
         for name in options.workloads:
             for number in range(options.runs):

@@ -28,10 +28,11 @@ from typing import Final, Self
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.cache_files import CacheFiles
 from engine.core.erasures import Erasure, PendingErasures
+from engine.core.garbage import FullCollections
+from engine.core.kv_files.cache_files import CacheFiles
+from engine.core.kv_files.rank_files import open_files
 from engine.core.output_processor import OutputProcessor, RequestState
-from engine.core.rank_files import open_files
 from engine.core.request_stream import EngineDead, RequestFailed, RequestOutput, RequestStream
 from engine.core.stats import WAIT_BOUNDS, EngineStats, Histogram
 from engine.core.step_loop import StepLoop, StepResult
@@ -252,9 +253,9 @@ class EngineCore:
         self._erasures.fail(self._failure or SHUTTING_DOWN)
 
     def _run_loop(self, step_loop: StepLoop, scheduler: Scheduler, watchdog: Watchdog) -> None:
-        idle = False
+        idle, collections = False, FullCollections()
         while not self._closed:
-            self._drain_inbox(scheduler, self._seconds_until_due(step_loop) if idle else 0.0)
+            self._drain_inbox(scheduler, self._seconds_until_due(step_loop, collections) if idle else 0.0)
             with watchdog.step():
                 result = step_loop.step()
             self._publish(result)
@@ -264,6 +265,7 @@ class EngineCore:
                 idle = not self._cache_files.step(idle=result.idle) and idle
             if self._erasures and not scheduler.cache.has_waiting_overwrites:
                 self._answer_erasures()
+            collections.step(idle=idle)
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
             if self._cache_files is not None:
@@ -275,11 +277,11 @@ class EngineCore:
         self._has_stopped = True
         step_loop.close()
 
-    def _seconds_until_due(self, step_loop: StepLoop) -> float | None:
+    def _seconds_until_due(self, step_loop: StepLoop, collections: FullCollections) -> float | None:
         """Seconds that the engine thread may sleep when it is idle; None: until something arrives."""
         files = None if self._cache_files is None else self._cache_files.seconds_until_due()
-        due = [seconds for seconds in (step_loop.seconds_until_heartbeat(), files) if seconds is not None]
-        return min(due, default=None)
+        due = (step_loop.seconds_until_heartbeat(), files, collections.seconds_until_due())
+        return min((seconds for seconds in due if seconds is not None), default=None)
 
     def _answer_erasures(self) -> None:
         """Those whose pages are overwritten, once they are in no file either."""

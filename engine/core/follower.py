@@ -10,8 +10,9 @@ from typing import Final
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.rank_files import ANSWERED, RankFiles, open_files
-from engine.core.worker import freeze_gc, start_worker
+from engine.core.garbage import freeze_gc
+from engine.core.kv_files.rank_files import ANSWERED, RankFiles, open_files
+from engine.core.worker import start_worker
 from engine.distributed.communicator import Communicator, connect, ignore_stop_signals
 from engine.distributed.wire import STOP
 from engine.runner.base import AnyRunner

@@ -4,7 +4,6 @@ Either all ranks start or all stop: a rank that finds a mistake reports it, and 
 It knows the order of these steps. It does not know requests or commands.
 """
 
-import gc
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -167,16 +166,6 @@ def _draft_runner(loaded: EngineConfig, model: Transformer, config: EngineConfig
         raise ConfigError("--speculate", expected=expected, found=error.found) from error
     warm_up(runner, draft_config)
     return runner
-
-
-def freeze_gc() -> None:
-    """Exclude the objects that exist now from garbage collection: walking them takes 0.1 to 0.2 s each time.
-
-    Only for a process of the engine's own, since it affects the whole process. Collections begin here if they were off.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.enable()
 
 
 def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> Transformer:

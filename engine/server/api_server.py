@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import uvicorn
 
+from engine.core.garbage import freeze_gc
 from engine.core.stats import EngineStats
 from engine.errors import ConfigError
 from engine.load_progress import LoadProgress
@@ -143,9 +144,7 @@ class ApiServer:
                 doing = "" if stage is None else f": {stage}"
                 log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s){doing}")
         loaded = loading.result()
-        from engine.core.worker import freeze_gc  # imports torch, which would delay listening
-
-        freeze_gc()
+        freeze_gc(defer_full=True)
         log(f"{self._options.name} is ready after {time.monotonic() - started:.1f} s")
         return loaded
 

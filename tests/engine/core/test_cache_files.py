@@ -12,8 +12,8 @@ import pytest
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core import cache_files
 from engine.core.engine_core import EngineCore, EngineDead, SamplingParams
+from engine.core.kv_files import cache_files
 from engine.kv_store.catalogue import StoredPage, decode
 from engine.kv_store.index import open_index
 from engine.kv_store.sealing import SALT_BYTES, Sealer

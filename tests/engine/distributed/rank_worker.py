@@ -14,9 +14,9 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core import cache_files
 from engine.core.engine_core import EngineCore
 from engine.core.follower import run_worker, worker_loop
+from engine.core.kv_files import cache_files
 from engine.core.step_loop import StepLoop
 from engine.core.worker import scheduler_from_config, start_worker
 from engine.distributed.communicator import connect

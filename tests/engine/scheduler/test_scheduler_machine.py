@@ -16,8 +16,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from engine.core.cache_files import COPIED_BYTES, CacheFiles
-from engine.core.rank_files import RankFiles
+from engine.core.kv_files.cache_files import COPIED_BYTES, CacheFiles
+from engine.core.kv_files.rank_files import RankFiles
 from engine.distributed.communicator import SingleRank
 from engine.kv_store.page_store import PageStore
 from engine.runner.base import AnyRunner

@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.fingerprint import cache_fingerprint
+from engine.core.kv_files.fingerprint import cache_fingerprint
 from engine.core.worker import Worker
 from engine.distributed.communicator import Communicator
 from engine.distributed.wire import FILES, RankCommand

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from engine.core.rank_files import GroupFiles
-from engine.core.use_times import UseTimes
+from engine.core.kv_files.rank_files import GroupFiles
+from engine.core.kv_files.use_times import UseTimes
 from engine.kv_store.catalogue import StoredPage
 from engine.kv_store.commands import END, MAX_TRANSFERS, RESTORE, RETAIN, PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager

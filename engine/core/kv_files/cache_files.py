@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from engine.core.cache_restore import CacheRestore
-from engine.core.rank_files import GroupFiles, RankFiles
-from engine.core.use_times import UseTimes
+from engine.core.kv_files.cache_restore import CacheRestore
+from engine.core.kv_files.rank_files import GroupFiles, RankFiles
+from engine.core.kv_files.use_times import UseTimes
 from engine.distributed.communicator import Communicator
 from engine.kv_store.catalogue import StoredPage, parents_first
 from engine.kv_store.commands import COMMIT, MAX_TRANSFERS, STORE, PageTransfer, StoreCommand
