@@ -35,7 +35,12 @@ class Replay:
     def __init__(self, request: Request, reply: list[int]) -> None:
         self._token_ids, self._num_prompt_tokens, self._reply = request.token_ids, request.num_prompt_tokens, reply
 
-    def update(self) -> bool:
+    @property
+    def num_unread(self) -> int:
+        """See `DraftSource`."""
+        return 0
+
+    def update(self, max_tokens: int) -> bool:
         """See `DraftSource`."""
         return bool(self._reply)
 

@@ -26,6 +26,7 @@ from engine.scheduler.step_draft import StepDraft
 from engine.scheduler.token_budget import TokenBudget
 
 MIN_GAIN: Final = 1.05  # tokens for the time, as a multiple of what decoding gives
+MAX_READ: Final = 1024  # tokens that sources take in before a step, or one for each row: a step must not wait for them
 
 
 def ngrams_of(request: Request) -> DraftSource:
@@ -47,7 +48,7 @@ class Drafter:
         if not limits.max_drafts or not num_rows:
             return
         cost, first_cost = self._costs(num_rows)
-        remaining = self._max_drafts(draft)
+        remaining, may_read = self._max_drafts(draft), max(MAX_READ, num_rows)
         for request in draft.decode_requests:
             if remaining <= 0:
                 break
@@ -56,7 +57,9 @@ class Drafter:
             source = request.draft_source
             if source is None:
                 source = request.draft_source = self.open_source(request)
-            if not source.update():
+            num_read = min(may_read, source.num_unread)
+            may_read -= num_read
+            if not source.update(num_read):
                 continue
             ahead = num_expected(source, request.in_flight_drafts)
             limit = min(request.max_total_tokens - request.num_scheduled_tokens - 1, remaining, limits.max_drafts)

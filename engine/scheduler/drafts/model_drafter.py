@@ -51,9 +51,14 @@ class AcceptanceRate:
     first: int = 0  # number of tokens before the last drafts
     drafts: tuple[int, ...] = ()
 
-    def update(self) -> bool:
+    @property
+    def num_unread(self) -> int:
+        """Those since the last drafts."""
+        return len(self.request.token_ids) - self.first
+
+    def update(self, max_tokens: int) -> bool:
         """Learn from the tokens that have come since the last drafts."""
-        came = self.request.token_ids[self.first :]
+        came = self.request.token_ids[self.first : self.first + max_tokens]
         if came:
             for draft, token_id in zip(self.drafts, came, strict=False):
                 self.value += NEWEST_WEIGHT * ((draft == token_id) - self.value)
@@ -106,7 +111,7 @@ class ModelDrafter(Drafter):
             if request.is_adjusted or request.num_in_flight_tokens:
                 continue
             rate = self._rates.setdefault(request, AcceptanceRate(request))
-            rate.update()
+            rate.update(rate.num_unread)
             limit = min(request.max_total_tokens - len(request.token_ids) - 1, remaining, self.limits.max_drafts)
             # A step of the draft model serves all rows, and is paid by those that it serves.
             count = num_drafts(rate, cost + self._model_cost, limit, first_cost=first_cost)

@@ -6,8 +6,13 @@ from typing import Protocol
 class DraftSource(Protocol):
     """What expects a request's next tokens."""
 
-    def update(self) -> bool:
-        """Take in the request's tokens that are new; returns whether a continuation is known."""
+    @property
+    def num_unread(self) -> int:
+        """Tokens of the request that `update` has not taken in."""
+        ...
+
+    def update(self, max_tokens: int) -> bool:
+        """Take in at most this many tokens; returns whether all are taken in and a continuation is known."""
         ...
 
     def rate(self, index: int) -> float:

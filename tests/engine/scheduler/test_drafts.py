@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from engine.scheduler.drafts.drafter import num_drafts, num_expected
+from engine.scheduler.drafts.drafter import MAX_READ, num_drafts, num_expected
 from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.ngram_index import ID_BITS, MAX_PROMPT, NGRAM, NgramIndex
 from engine.scheduler.drafts.verification import num_accepted
@@ -13,6 +13,8 @@ from engine.scheduler.request import Request, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from tests.engine.scheduler.page_machine import PageMachine, expected_reply
 
+ALL = 1 << 30  # more than any request has
+
 
 def index_of(*token_ids: int, prompt: int = 0) -> NgramIndex:
     return NgramIndex(list(token_ids), prompt)
@@ -20,24 +22,24 @@ def index_of(*token_ids: int, prompt: int = 0) -> NgramIndex:
 
 class TestIndex:
     def test_a_continuation_needs_equal_tokens(self) -> None:
-        assert not index_of(1, 2, 3, 4, 9, 2, 3).update()
+        assert not index_of(1, 2, 3, 4, 9, 2, 3).update(ALL)
         found = index_of(1, 2, 3, 4, 9, 1, 2, 3)
-        assert found.update()
+        assert found.update(ALL)
         assert found.continuation(2) == (4, 9)
 
     def test_the_latest_occurrence_counts(self) -> None:
         found = index_of(1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3)
-        assert found.update()
+        assert found.update(ALL)
         assert found.continuation(1) == (5,)
 
     def test_a_continuation_that_came_true_is_followed(self) -> None:
         found = index_of(1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 8, 1, 2, 3, 4, 5, 6)
-        assert found.update()
+        assert found.update(ALL)
         assert found.continuation(1) == (7,)  # although "4 5 6" was followed by 8 later
 
     def test_a_continuation_up_to_the_end_repeats_itself(self) -> None:
         found = index_of(1, 2, 1, 2, 1, 2)
-        assert found.update()
+        assert found.update(ALL)
         assert found.continuation(5) == (1, 2, 1, 2, 1)
 
     def test_tokens_may_come_one_at_a_time(self) -> None:
@@ -47,15 +49,28 @@ class TestIndex:
         one_at_a_time = NgramIndex(growing, 0)
         for token_id in token_ids:
             growing.append(token_id)
-            known = one_at_a_time.update()
+            known = one_at_a_time.update(ALL)
             at_once = NgramIndex(list(growing), 0)
-            assert at_once.update() == known
+            assert at_once.update(ALL) == known
             assert not known or at_once.continuation(4) == one_at_a_time.continuation(4)
+
+    def test_a_text_may_be_taken_in_a_part_at_a_time(self) -> None:
+        generator = random.Random(2)
+        for _ in range(50):
+            token_ids = [generator.randrange(3) for _ in range(60)]
+            at_once, in_parts = NgramIndex(token_ids, 20), NgramIndex(token_ids, 20)
+            known = at_once.update(ALL)
+            while in_parts.num_unread > 7:
+                assert not in_parts.update(7)  # nothing is known before all is taken in
+            assert in_parts.update(7) == known
+            assert in_parts.num_unread == 0
+            assert not known or at_once.continuation(4) == in_parts.continuation(4)
+            assert [in_parts.rate(length) for length in range(20)] == [at_once.rate(length) for length in range(20)]
 
     def test_large_ids_are_told_apart(self) -> None:
         largest = (1 << ID_BITS) - 1
-        assert not index_of(largest, 0, 1, 5, largest - 1, 0, 1).update()
-        assert index_of(largest, 0, 1, 5, largest, 0, 1).update()
+        assert not index_of(largest, 0, 1, 5, largest - 1, 0, 1).update(ALL)
+        assert index_of(largest, 0, 1, 5, largest, 0, 1).update(ALL)
 
     def test_rates_follow_the_reply_and_not_the_prompt(self) -> None:
         pattern = [1, 2, 3, 4, 5]
@@ -63,7 +78,7 @@ class TestIndex:
         reply = index_of(*pattern * 6)
         wrong = index_of(*(token for n in range(20) for token in (1, 2, 3, 10 + n)))
         for each in (prompt, reply, wrong):
-            each.update()
+            each.update(ALL)
         assert prompt.rate(-NGRAM) < reply.rate(-NGRAM)
         assert wrong.rate(-NGRAM) < prompt.rate(-NGRAM)
 
@@ -72,18 +87,18 @@ class TestCount:
     def test_none_where_continuations_were_wrong(self) -> None:
         tokens = [token for n in range(20) for token in (1, 2, 3, 10 + n)]
         wrong = index_of(*tokens, 1, 2, 3)
-        assert wrong.update()
+        assert wrong.update(ALL)
         assert num_drafts(wrong, 0.2, 8) == 0
 
     def test_many_where_they_were_right(self) -> None:
         right = index_of(*[1, 2, 3, 4, 5] * 12)
-        assert right.update()
+        assert right.update(ALL)
         assert num_drafts(right, 0.2, 8) == 8
         assert num_drafts(right, 0.2, 3) == 3
 
     def test_fewer_where_a_token_costs_more(self) -> None:
         fresh = index_of(1, 2, 3, 4, 1, 2, 3, prompt=7)
-        assert fresh.update()
+        assert fresh.update(ALL)
         counts = [num_drafts(fresh, cost, 12) for cost in (0.01, 0.1, 0.3, 0.9)]
         assert counts == sorted(counts, reverse=True)
         assert counts[0] > 3
@@ -93,7 +108,7 @@ class TestCount:
 class TestAhead:
     def source(self) -> NgramIndex:
         found = index_of(1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3)  # goes on with 4 5 6 7 8 9 0
-        assert found.update()
+        assert found.update(ALL)
         return found
 
     def test_steps_in_flight_give_what_is_expected_now(self) -> None:
@@ -123,8 +138,8 @@ class TestAhead:
 
 def test_only_the_end_of_a_long_prompt_is_looked_at() -> None:
     prompt = [7, 8, 9, 10, *[1] * MAX_PROMPT]
-    assert not NgramIndex([*prompt, 7, 8, 9], len(prompt)).update()
-    assert NgramIndex([*prompt[:-4], 7, 8, 9], len(prompt) - 4).update()
+    assert not NgramIndex([*prompt, 7, 8, 9], len(prompt)).update(ALL)
+    assert NgramIndex([*prompt[:-4], 7, 8, 9], len(prompt) - 4).update(ALL)
 
 
 def test_the_longest_right_beginning_is_accepted() -> None:
@@ -167,7 +182,7 @@ class Told(NgramIndex):
         super().__init__(request.token_ids, request.num_prompt_tokens)
         self._reply = reply
 
-    def update(self) -> bool:
+    def update(self, max_tokens: int) -> bool:
         return True
 
     def rate(self, index: int) -> float:
@@ -176,6 +191,37 @@ class Told(NgramIndex):
     def continuation(self, count: int) -> tuple[int, ...]:
         first = len(self._token_ids) - self._first_output
         return tuple(self._reply[first : first + count])
+
+
+def test_a_step_takes_in_no_more_of_long_prompts_than_one_of_few_rows() -> None:
+    num_rows, prompt_length = 24, 300
+    scheduler = Scheduler(
+        max_num_seqs=num_rows, num_pages=24 * 90, max_prefill_tokens=24 * 300, max_context=360, page_size=4,
+        draft_limits=DraftLimits(6, 0.05),
+    )  # fmt: skip
+    machine = PageMachine(num_rows, 24 * 90, 4)
+    requests = [
+        Request(number, [number, *range(3, prompt_length + 2)], SamplingParams(0.0, max_tokens=50))
+        for number in range(num_rows)
+    ]
+    for request in requests:
+        scheduler.add_request(request)
+
+    def num_read() -> int:
+        return sum(
+            len(request.token_ids) - request.draft_source.num_unread
+            for request in requests
+            if request.draft_source is not None
+        )
+
+    before = 0
+    for _ in range(20):
+        step = scheduler.schedule()
+        assert step is not None
+        assert num_read() - before <= MAX_READ
+        before = num_read()
+        scheduler.update_from_output(step, machine.execute(step.plan), verified=machine.verified)
+    assert all(request.draft_source is not None and request.draft_source.num_unread < 10 for request in requests)
 
 
 class TestRequests:

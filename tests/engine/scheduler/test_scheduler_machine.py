@@ -52,7 +52,7 @@ class Guesses(NgramIndex):
         super().__init__(request.token_ids, request.num_prompt_tokens)
         self._reply, self._wrong_every = reply, wrong_every
 
-    def update(self) -> bool:
+    def update(self, max_tokens: int) -> bool:
         return True
 
     def rate(self, index: int) -> float:
