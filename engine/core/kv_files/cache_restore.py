@@ -32,7 +32,7 @@ class CacheRestore:
         self._stored, self._stamps = cache.stored, files.store.stamps
         self._batch_size = min(MAX_TRANSFERS, max(1, RESTORED_BYTES // page_bytes))
         self._pending = deque(pages)
-        self._nodes: dict[int, PrefixNode] = {}  # restored, by record
+        self._nodes: dict[int, PrefixNode] = {}  # restored or adopted, by record
         self._is_over = not self._pending
         self.num_restored_pages = self._num_lost = 0
         self._stored.claim({page.record for page in self._pending})
@@ -50,17 +50,21 @@ class CacheRestore:
         while self._pending and len(batch) < self._batch_size:
             page = self._pending[0]
             parent = self._nodes.get(page.parent_record)
-            node = None
-            if page.parent_record == -1 or (parent is not None and parent.attached):
-                last_used = self._times.clock_at(page.last_used)
-                node = self._stored.restore(page.tenant, parent, page.token_ids, page.record, last_used)
-                if node is None and (host.num_slots < host.max_slots or host.num_free_slots):
-                    break  # try again when more slots are ready, or when its parent has been saved to a slot
+            adopted = restored = None
+            # The record of the page before may have gone to another page meanwhile: then the file names a wrong one.
+            if page.parent_record == -1 or (parent is not None and parent.record == page.parent_record):
+                adopted = self._stored.adopt(page.tenant, parent, page.token_ids, page.record)
+                if adopted is None:
+                    last_used = self._times.clock_at(page.last_used)
+                    restored = self._stored.restore(page.tenant, parent, page.token_ids, page.record, last_used)
+                    if restored is None and (host.num_slots < host.max_slots or host.num_free_slots):
+                        break  # try again when more slots are ready, or when its parent has been saved to a slot
             self._pending.popleft()
-            if node is not None:
-                self._nodes[page.record] = node
+            if restored is not None:
+                batch.append((page, restored))
+            node = restored or adopted
             if node is not None and node.record == page.record:
-                batch.append((page, node))
+                self._nodes[page.record] = node
             else:
                 self._stored.release(page.record)
         self._stored.finish_restoring()

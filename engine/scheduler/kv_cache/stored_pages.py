@@ -91,18 +91,29 @@ class StoredPages:
                 self._has_new = True
         return planned
 
+    def adopt(
+        self, tenant: str, parent: PrefixNode | None, token_ids: tuple[int, ...], record: int
+    ) -> PrefixNode | None:
+        """The node of a page that was computed again before its record was restored; None: there is none.
+
+        The record is the node's from now on, unless it has another. `parent`: as in `restore`.
+        """
+        node = (parent or self._trie.root(tenant)).children.get(token_ids)
+        if node is not None and node.record < 0:
+            self._trie.move_to_record(node, record)
+            self._trie.used_records.add(record)
+            self._claimed.discard(record)
+        return node
+
     def restore(
         self, tenant: str, parent: PrefixNode | None, token_ids: tuple[int, ...], record: int, last_used: int
     ) -> PrefixNode | None:
         """A node for a page that is copied from this record now: to a free slot, or else to a free page.
 
-        `parent`: of the page before it; None: it is the first one. Returns None if there is no room now. A node that
-        is there already is returned as it is. Call `finish_restoring` when no more come.
+        `parent`: of the page before it, with the record that this one names; None: it is the first one. Call `adopt`
+        before, and `finish_restoring` when no more come. Returns None if there is no room now.
         """
         parent = parent or self._trie.root(tenant)
-        node = parent.children.get(token_ids)
-        if node is not None:
-            return node
         slot = page_id = -1
         if parent.is_root or parent.in_slot:
             slot = self._host.take_for(tenant)

@@ -306,6 +306,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert cache.num_held_pages + cache.num_available_pages == cache.num_pages
             assert self.scheduler.num_running <= self.max_num_seqs
             cache.check(request.page_table for request in self.requests if request.row >= 0)
+            self._check_catalogue()
+
+    def _check_catalogue(self) -> None:
+        """What is stored of a page that is in memory can be found again: its own tokens, after the page before it."""
+        for tenant, root in self.scheduler.cache._trie.roots.items():
+            for node in root.descendants():
+                if node.record >= 0:
+                    _, page = self.store.catalogue[node.record]
+                    assert (page.tenant, page.token_ids) == (tenant, node.token_ids)
+                    assert node.parent is not None
+                    assert page.parent_record == (-1 if node.parent.is_root else node.parent.record)
 
     def _step(self) -> bool:
         step = self.scheduler.schedule()
