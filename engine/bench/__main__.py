@@ -1,7 +1,8 @@
 """`python -m engine.bench W1 W2 …`: run workloads and print one JSON line for each run.
 
 The default model is a random one of Llama 2 7B's shape, on the GPU. The first run of each workload is a warm-up and not
-printed, unless `--runs 1`. Each run has its own tenants, so no run has prefix hits in the cache of an earlier one.
+printed, unless `--runs 1`; before it the engine records all its steps. Each run has its own tenants, so no run has
+prefix hits in the cache of an earlier one.
 """
 
 import argparse
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     engine = TimedEngine.start(config, checkpoint)
     freeze_gc(defer_full=True)  # as the server does
+    engine.wait_until_prepared()
     try:
         for name in options.workloads:
             for number in range(options.runs):

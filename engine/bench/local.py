@@ -11,7 +11,16 @@ from engine.scheduler.request import Request
 from engine.scheduler.scheduler import Scheduler
 
 
-class TimedEngine(EngineCore):
+class PreparedEngine(EngineCore):
+    """An engine of which a caller can await that its runner has nothing more to record."""
+
+    def wait_until_prepared(self) -> None:
+        """Until the runner has recorded all its steps, which it does while no request runs, or the engine failed."""
+        while self._step_loop is not None and not self._step_loop.is_prepared and self.failure is None:
+            time.sleep(0.05)
+
+
+class TimedEngine(PreparedEngine):
     """An engine that records, for each request, the time from the start of its first step to its first token."""
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:

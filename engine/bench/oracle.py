@@ -14,10 +14,11 @@ from typing import Final
 
 from engine.bench import trace
 from engine.bench.drive import Sampling
+from engine.bench.local import PreparedEngine
 from engine.bench.trace import PromptRequest
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.engine_core import EngineCore, SamplingParams
+from engine.core.engine_core import SamplingParams
 from engine.scheduler.drafts.drafter import ngrams_of
 from engine.scheduler.drafts.limits import NO_DRAFTS
 from engine.scheduler.drafts.source import DraftSource
@@ -54,17 +55,12 @@ class Replay:
         return tuple([*self._reply[first : first + count], *[0] * count][:count])
 
 
-class ToldEngine(EngineCore):
+class ToldEngine(PreparedEngine):
     """An engine whose drafts can be chosen while no request runs."""
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         self._limits = NO_DRAFTS  # those of the runner, once they have been changed
-
-    def wait_until_prepared(self) -> None:
-        """Until the runner has recorded all its steps."""
-        while self._step_loop is not None and not self._step_loop.is_prepared:
-            time.sleep(0.05)
 
     def tell(self, max_drafts: int, replies: dict[tuple[int, ...], list[int]] | None = None) -> None:
         """Up to `max_drafts` in a row's step: of `replies` by prompt, or of n-grams; 0: none."""

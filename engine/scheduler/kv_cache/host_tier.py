@@ -105,16 +105,14 @@ class HostTier:
     def plan_saves(self, limit: int, num_next_pages: int) -> tuple[tuple[int, int], ...]:
         """(page, slot) for the copies to slots that the next plan makes.
 
-        When no slot is free, only of the `num_next_pages` idle pages that were used longest ago; and what is in slots
-        alone is given up only for the first half of them.
+        When no slot is free, only of the `num_next_pages` idle pages that were used longest ago.
         """
         saved: dict[PrefixNode, None] = {}
         soon = self._trie.last_use_of_oldest(num_next_pages)
-        very_soon = self._trie.last_use_of_oldest(num_next_pages // 2, at_most=True)
         while (node := self._trie.to_save.peek()) is not None:
             for each in _unsaved_path(node):
                 has_room = bool(self._free) or node.last_used <= soon
-                if len(saved) >= limit or not has_room or not self._save(each, node.last_used <= very_soon):
+                if len(saved) >= limit or not has_room or not self._save(each):
                     return self._exchange_slots(saved)
                 saved[each] = None
         return self._exchange_slots(saved)
@@ -167,14 +165,11 @@ class HostTier:
             if node.owner is not RESTORING or node.is_computed or not (node.in_page and node.in_slot):
                 raise AssertionError(f"page {node.page_id} cannot be restored from slot {node.host_slot}")
 
-    def _save(self, node: PrefixNode, may_lose: bool) -> bool:
-        """Give the node a slot; False: all that is in the slots is worth more.
-
-        `may_lose`: another node that is in no page may be given up.
-        """
+    def _save(self, node: PrefixNode) -> bool:
+        """Give the node a slot; False: all that is in the slots is worth more."""
         if not self._free:
             victim = self._victim(node)
-            if victim is None or not (victim.in_page or may_lose):
+            if victim is None:
                 return False
             if victim.in_page:
                 self.release(victim)

@@ -60,17 +60,17 @@ class PrefixTrie:
         """From now on there are slots."""
         self._has_slots = True
 
-    def last_use_of_oldest(self, num_pages: int, *, at_most: bool = False) -> int:
+    def last_use_of_oldest(self, num_pages: int) -> int:
         """The latest last use among the `num_pages` idle nodes that were used longest ago; -1 for none.
 
-        More nodes may be from that very time; with `at_most`, only if all of them are.
+        More nodes may be from that very time.
         """
         latest, empty = -1, []
         for last_used, count in self._idle_from.items():
             if not count:
                 empty.append(last_used)
                 continue
-            if num_pages <= 0 or (at_most and count > num_pages and latest >= 0):
+            if num_pages <= 0:
                 break
             num_pages -= count
             latest = last_used
