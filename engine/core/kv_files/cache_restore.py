@@ -106,7 +106,8 @@ class CacheRestore:
         self._is_over = True
         self._nodes.clear()
         self._files.execute(StoreCommand(END))
-        lost = f"; {self._num_lost} pages could not be read, and are computed again" if self._num_lost else ""
+        pages = "1 page" if self._num_lost == 1 else f"{self._num_lost} pages"
+        lost = f"; {pages} could not be read and must be computed again" if self._num_lost else ""
         if self.num_restored_pages or self._num_lost:
             tokens = self.num_restored_pages * self._cache.page_size
             sys.stderr.write(f"engine: {tokens:,} tokens of the KV cache were restored from its files{lost}\n")

@@ -13,8 +13,8 @@ class EvictionQueue:
     Of several from the same time, the one that was pushed first comes first, or with `newest_first` last: so what is
     taken from a dialog is taken from its end on, before another dialog is touched.
 
-    A node may stop to be a candidate, or be used again, while it is in the queue; `peek` removes such nodes when it
-    meets them. No call looks at all nodes: with 100,000 of them that would hold up every reply for 0.1 s.
+    A node may stop being a candidate, or be used again, while it is in the queue. `peek` removes such nodes when it
+    meets them. No call looks at all nodes: with 100,000 of them that would delay every reply by 0.1 s.
     """
 
     def __init__(self, is_candidate: Callable[[PrefixNode], bool], *, newest_first: bool = False) -> None:
@@ -22,7 +22,7 @@ class EvictionQueue:
         self._sign = -1 if newest_first else 1
         self._key_of: dict[PrefixNode, int] = {}  # the recency with which it was pushed, negative with `newest_first`
         self._nodes_at: dict[int, OrderedDict[PrefixNode, None]] = {}  # by key; never empty
-        self._keys: list[int] = []  # a heap of the keys of `_nodes_at`, and of some that are in it no more
+        self._keys: list[int] = []  # a heap of the keys of `_nodes_at`, and of some that are no longer in it
 
     def __len__(self) -> int:
         return len(self._key_of)
@@ -68,7 +68,7 @@ class EvictionQueue:
         return None
 
     def _add_key(self, key: int) -> None:
-        if len(self._keys) > 2 * len(self._nodes_at) + 64:  # keys are times of dialogs, far fewer than nodes
+        if len(self._keys) > 2 * len(self._nodes_at) + 64:  # there are as many keys as dialogs, not as nodes
             self._keys = list(self._nodes_at)
             heapq.heapify(self._keys)
         heapq.heappush(self._keys, key)
