@@ -16,11 +16,11 @@ from models.types import DialogScope, GuildSettings
 SCOPE_CHANGED = N_("Conversations of the scope before are kept: going back to it finds them again.")
 SHARED = N_("What members said to me on their own before stays theirs: nobody finds it in a shared conversation.")
 SCOPES: Mapping[DialogScope, str] = {
-    "member": N_("each for oneself: one conversation a member in the whole guild"),
+    "member": N_("each member has one conversation in the whole guild"),
     "channel": N_("shared: all members in a channel have one conversation, its threads included"),
     "thread": N_("shared: all members in a channel have one conversation, and another one in each thread"),
-    "member-channel": N_("each for oneself: one conversation a member in each channel, its threads included"),
-    "member-thread": N_("each for oneself: one conversation a member in each channel, and in each thread"),
+    "member-channel": N_("each member has one conversation in each channel, its threads included"),
+    "member-thread": N_("each member has one conversation in each channel, and another one in each thread"),
 }
 CHOICES = [app_commands.Choice(name=f"{scope} – {text}"[:100], value=scope) for scope, text in SCOPES.items()]
 _OLD_NAMES: Mapping[str, DialogScope] = {"user": "member"}

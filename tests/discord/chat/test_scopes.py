@@ -1,4 +1,4 @@
-"""The scopes of dialogs: each for oneself, or shared by all members of a channel or thread."""
+"""The scopes of dialogs: one for each member, or shared by all members of a channel or thread."""
 
 from __future__ import annotations
 
