@@ -7,9 +7,8 @@ an answer means, are files of their own. Knows neither dialogs nor members.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -32,9 +31,8 @@ from bot.engine_client.messages import (
 from bot.engine_client.own_engine import OwnEngine, load_progress
 from bot.engine_client.replicas.report import ReplicaReport
 from bot.engine_client.served_model import ServedModel
-from bot.engine_client.stream.event_payload import Event
-from bot.engine_client.stream.event_stream import EventStream
 from bot.engine_client.stream.reasoning import ReasoningSplitter, has_mark
+from bot.engine_client.stream.reply_end import events_to_the_end
 from bot.engine_client.stream.reply_reader import ReplyReader
 from bot.errors import EngineUnavailable, ImagesNotSeen
 from bot.i18n.language import N_, pgettext
@@ -48,8 +46,6 @@ _NOT_READY_MESSAGES = {
 }
 _DIED_MESSAGE = N_("The model stopped in the middle of this reply. Please ask again in a moment.")
 _HEALTH_SECONDS = 5.0
-_END_SECONDS = 5.0
-"""How long a server may take to end a stream, with a word on usage, after it has said that the reply is complete."""
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
@@ -233,7 +229,7 @@ class EngineClient:
             with self._translated_errors(sent, in_reply=True, has_images=has_images):
                 for piece in reader.read(events):
                     yield piece
-                async for events in _to_the_end(stream, reader):
+                async for events in events_to_the_end(stream, reader):
                     on_activity()
                     for piece in reader.read(events):
                         yield piece
@@ -281,19 +277,3 @@ class EngineClient:
             if result is error:
                 raise
             raise result from error
-
-
-async def _to_the_end(stream: EventStream, reader: ReplyReader) -> AsyncIterator[list[Event]]:
-    """The events of a stream. One whose reply is complete is not waited for long: some servers never end it."""
-    arriving, clock = aiter(stream), asyncio.get_running_loop().time
-    until, said_more = None, True
-    with contextlib.suppress(TimeoutError):
-        while True:
-            if reader.finish_reason is not None and said_more:
-                until = clock() + _END_SECONDS
-            async with asyncio.timeout_at(until):
-                events = await anext(arriving, None)
-            if events is None:
-                return
-            yield events
-            said_more = any(event is not None for event in events)

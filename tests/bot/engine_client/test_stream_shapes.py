@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from bot.engine_client import client as client_module
 from bot.engine_client.client import EngineClient
+from bot.engine_client.stream import reply_end
 from bot.errors import EngineUnavailable, EngineUnreadable
 from tests.bot.engine_client.wire_kit import ask, ask_once
 from tests.fakes.engine.wire import OK, WireServer, chunk, events
@@ -117,7 +117,7 @@ async def test_case_13_a_connection_that_breaks_after_the_finish_reason():
 @pytest.mark.parametrize("more", ["", ": still here\n\n"])
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5, "completion_tokens": 1}])
 async def test_a_server_that_never_ends_a_complete_reply(more: str, usage: object, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(client_module, "_END_SECONDS", 0.5)
+    monkeypatch.setattr(reply_end, "_END_SECONDS", 0.5)
 
     async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
