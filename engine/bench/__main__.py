@@ -1,8 +1,8 @@
 """`python -m engine.bench W1 W2 …`: run workloads and print one JSON line for each run.
 
-The default model is a random one of Llama 2 7B's shape, on the GPU. The first run of each workload is a warm-up and not
-printed, unless `--runs 1`; before it the engine records all its steps. Each run has its own tenants, so no run has
-prefix hits in the cache of an earlier one.
+The default model is a random one of Llama 2 7B's shape, on the GPU. The engine records all its steps before the first
+workload. The first run of each workload is a warm-up and not printed, unless `--runs 1`. Each run has its own tenants,
+so no run has prefix hits in the cache of an earlier one.
 """
 
 import argparse

@@ -12,10 +12,10 @@ from engine.scheduler.scheduler import Scheduler
 
 
 class PreparedEngine(EngineCore):
-    """An engine of which a caller can await that its runner has nothing more to record."""
+    """An engine whose caller can wait until its runner has recorded all steps."""
 
     def wait_until_prepared(self) -> None:
-        """Until the runner has recorded all its steps, which it does while no request runs, or the engine failed."""
+        """Return once the runner has recorded all steps, which it does while no request runs, or the engine failed."""
         while self._step_loop is not None and not self._step_loop.is_prepared and self.failure is None:
             time.sleep(0.05)
 

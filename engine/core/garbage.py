@@ -1,11 +1,11 @@
-"""When Python's garbage collector looks at all objects of the process: while nobody waits for a reply.
+"""Runs Python's full garbage collections while the engine is idle.
 
-Such a full collection stops every thread, for 0.1 to 0.4 s with some 80,000 pages in the KV cache, and a full room made
-Python run one about every 10 s. Most objects are freed without the collector, and young ones are still collected as
-usual, in milliseconds; only what has lived for a while and is in a cycle waits.
+A full collection stops every thread for 0.1 to 0.4 s when the KV cache has about 80,000 pages. While many requests ran,
+Python ran one about every 10 s. Reference counts free most objects without the collector, and young objects are still
+collected as usual, in milliseconds. Only old objects in reference cycles wait for a full collection.
 
-It knows the collector and when steps ran. It does not know what the objects are. As it affects the whole process, it is
-only for a process of the engine's own, which calls `freeze_gc`.
+It knows the collector and when steps ran. It does not know what the objects are. The collector's settings affect the
+whole process, so only a process of the engine's own calls `freeze_gc`.
 """
 
 import gc
@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-ENOUGH_STEPS: Final = 1_000  # since the last full collection: fewer leave little to collect
-MOST_STEPS: Final = 50_000  # then even while requests run: after 7 minutes and more of a full room without a pause
-REST: Final = 1.0  # seconds without a step: the next message is then probably not about to come
-NEVER: Final = 1 << 30
+ENOUGH_STEPS: Final = 1_000  # since the last full collection; fewer steps leave little to collect
+MOST_STEPS: Final = 50_000  # then even while requests run; with many rows, this takes 7 minutes or more
+REST: Final = 1.0  # seconds without a step, after which a message is unlikely to arrive during the collection
+NEVER: Final = 1 << 30  # a threshold of the collector that is never reached
 
 
 def freeze_gc(*, defer_full: bool = False) -> None:
-    """Leave the objects that exist now out of all collections, and with `defer_full` full ones to `FullCollections`.
+    """Exclude the objects that exist now from all collections, and turn the collector on.
 
-    Collections begin here if they were off.
+    With `defer_full`, Python runs no full collection by itself: `FullCollections` does.
     """
     gc.collect()
     gc.freeze()
@@ -33,22 +33,22 @@ def freeze_gc(*, defer_full: bool = False) -> None:
 
 
 class FullCollections:
-    """Runs those that were deferred; none where Python still runs them itself."""
+    """Runs the full collections that `freeze_gc` deferred; runs none if it deferred none."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: in seconds."""
+        """`clock`: the time in seconds, monotonic."""
         self._clock = clock
         self._num_steps = 0
         self._last_step_at = -REST
 
     def seconds_until_due(self) -> float | None:
-        """Seconds after which an idle engine should call `step`; None: there is nothing to collect."""
+        """Seconds after which an idle engine should call `step`; None: there is little to collect."""
         if self._num_steps < ENOUGH_STEPS:
             return None
         return max(0.0, self._last_step_at + REST - self._clock())
 
     def step(self, *, idle: bool) -> None:
-        """Call it after each step, and with `idle` when there was none to run."""
+        """Run a full collection if one is due. Call it after each step, and with `idle` when there was none to run."""
         if not idle:
             self._num_steps += 1
             self._last_step_at = self._clock()

@@ -1,4 +1,4 @@
-"""When a stream is read no further: some servers never end the stream of a complete reply.
+"""Decides when a stream is read no further, since some servers never end the stream of a complete reply.
 
 Knows events and time; does not know what an event says.
 """
@@ -14,11 +14,15 @@ from bot.engine_client.stream.event_stream import EventStream
 from bot.engine_client.stream.reply_reader import ReplyReader
 
 _END_SECONDS = 5.0
-"""How long a server may take to end a stream, with a word on usage, after it has said that the reply is complete."""
+"""Seconds that a server may take for each further event, as of usage, or to end the stream, after a complete reply."""
 
 
 async def events_to_the_end(stream: EventStream, reader: ReplyReader) -> AsyncIterator[list[Event]]:
-    """The events of a stream, which the caller passes to `reader` one list after the other."""
+    """Yield the events of a stream; the caller passes each list to `reader` before it asks for the next one.
+
+    Once the reply is complete, ends after `_END_SECONDS` without an event, and raises nothing then. A sign of life
+    (None) does not count as an event. Errors of `stream` are passed on.
+    """
     arriving, clock = aiter(stream), asyncio.get_running_loop().time
     until, said_more = None, True
     with contextlib.suppress(TimeoutError):

@@ -1,1 +1,1 @@
-"""When the KV cache is written to files and read back after a restart, on all ranks. It decides no format of a file."""
+"""Decides when all ranks write the KV cache to files and restore it after a restart. Knows no file format."""

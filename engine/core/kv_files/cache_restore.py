@@ -51,7 +51,7 @@ class CacheRestore:
             page = self._pending[0]
             parent = self._nodes.get(page.parent_record)
             adopted = restored = None
-            # The record of the page before may have gone to another page meanwhile: then the file names a wrong one.
+            # Another page may have got the parent's record meanwhile: then the file names a wrong parent.
             if page.parent_record == -1 or (parent is not None and parent.record == page.parent_record):
                 adopted = self._stored.adopt(page.tenant, parent, page.token_ids, page.record)
                 if adopted is None:

@@ -26,7 +26,7 @@ from engine.scheduler.step_draft import StepDraft
 from engine.scheduler.token_budget import TokenBudget
 
 MIN_GAIN: Final = 1.05  # tokens for the time, as a multiple of what decoding gives
-MAX_READ: Final = 1024  # tokens that all sources together take in before a step, which waits for about a millisecond
+MAX_READ: Final = 1024  # tokens that all sources together read before a step; this delays it by about a millisecond
 
 
 def ngrams_of(request: Request) -> DraftSource:
@@ -48,7 +48,7 @@ class Drafter:
         if not limits.max_drafts or not num_rows:
             return
         cost, first_cost = self._costs(num_rows)
-        remaining, may_read = self._max_drafts(draft), max(MAX_READ, num_rows)  # each row has a new token
+        remaining, may_read = self._max_drafts(draft), max(MAX_READ, num_rows)  # one for each row
         for request in draft.decode_requests:
             if remaining <= 0:
                 break

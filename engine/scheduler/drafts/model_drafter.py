@@ -53,11 +53,11 @@ class AcceptanceRate:
 
     @property
     def num_unread(self) -> int:
-        """Those since the last drafts."""
+        """Tokens since the last drafts."""
         return len(self.request.token_ids) - self.first
 
     def update(self, max_tokens: int) -> bool:
-        """Learn from the tokens that have come since the last drafts."""
+        """Learn from the first `max_tokens` tokens since the last drafts."""
         came = self.request.token_ids[self.first : self.first + max_tokens]
         if came:
             for draft, token_id in zip(self.drafts, came, strict=False):

@@ -13,7 +13,7 @@ from typing import Final
 
 NGRAM: Final = 3  # tokens that must be equal
 ID_BITS: Final = 21  # of a token id
-MAX_PROMPT: Final = 8192  # the last tokens of a prompt that are looked at
+MAX_PROMPT: Final = 8192  # only a prompt's last tokens are indexed, at most this many
 LENGTH_BOUNDS: Final = (4, 8, 16)  # a rate for continuations below each, and one for the longer ones
 FIRST_RATES: Final = (0.5, 0.65, 0.8, 0.9)  # before the request has shown its own
 NEWEST_WEIGHT: Final = 0.12  # of the newest token in a rate

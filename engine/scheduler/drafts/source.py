@@ -8,11 +8,11 @@ class DraftSource(Protocol):
 
     @property
     def num_unread(self) -> int:
-        """Tokens of the request that `update` has not taken in."""
+        """How many of the request's tokens `update` has not read yet."""
         ...
 
     def update(self, max_tokens: int) -> bool:
-        """Take in at most this many tokens; returns whether all are taken in and a continuation is known."""
+        """Read at most `max_tokens` more; returns whether all tokens are read and a continuation is known."""
         ...
 
     def rate(self, index: int) -> float:

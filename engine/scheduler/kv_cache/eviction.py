@@ -8,21 +8,21 @@ from engine.scheduler.kv_cache.page_table import PrefixNode
 
 
 class EvictionQueue:
-    """Candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
+    """Candidates, the least recently used first, or with `newest_first` the most recently used.
 
-    Of several from the same time, the one that was pushed first comes first, or with `newest_first` last: so what is
-    taken from a dialog is taken from its end on, before another dialog is touched.
+    Nodes with the same last use come in the order of their pushes, or with `newest_first` in the reverse order. So a
+    dialog is evicted from its end on, before another dialog is touched.
 
     A node may stop being a candidate, or be used again, while it is in the queue. `peek` removes such nodes when it
-    meets them. No call looks at all nodes: with 100,000 of them that would delay every reply by 0.1 s.
+    meets them. No call scans all nodes: with 100,000 of them a scan would delay every reply by 0.1 s.
     """
 
     def __init__(self, is_candidate: Callable[[PrefixNode], bool], *, newest_first: bool = False) -> None:
         self._is_candidate, self._newest_first = is_candidate, newest_first
         self._sign = -1 if newest_first else 1
         self._key_of: dict[PrefixNode, int] = {}  # the recency with which it was pushed, negative with `newest_first`
-        self._nodes_at: dict[int, OrderedDict[PrefixNode, None]] = {}  # by key; never empty
-        self._keys: list[int] = []  # a heap of the keys of `_nodes_at`, and of some that are no longer in it
+        self._nodes_at: dict[int, OrderedDict[PrefixNode, None]] = {}  # by key; no value is empty
+        self._keys: list[int] = []  # a heap of the keys of `_nodes_at`, and of some that were removed from it
 
     def __len__(self) -> int:
         return len(self._key_of)
@@ -32,7 +32,7 @@ class EvictionQueue:
         return iter(self._key_of)
 
     def push(self, node: PrefixNode) -> None:
-        """Add a node that is a candidate, or move it to its present recency."""
+        """Add a node that is a candidate, or move it to its current recency."""
         key = self._sign * node.recency
         if self._key_of.get(node) == key:
             if self._newest_first:
@@ -68,7 +68,7 @@ class EvictionQueue:
         return None
 
     def _add_key(self, key: int) -> None:
-        if len(self._keys) > 2 * len(self._nodes_at) + 64:  # there are as many keys as dialogs, not as nodes
+        if len(self._keys) > 2 * len(self._nodes_at) + 64:  # few: one for each dialog, not for each node
             self._keys = list(self._nodes_at)
             heapq.heapify(self._keys)
         heapq.heappush(self._keys, key)

@@ -105,7 +105,7 @@ class HostTier:
     def plan_saves(self, limit: int, num_next_pages: int) -> tuple[tuple[int, int], ...]:
         """(page, slot) for the copies to slots that the next plan makes.
 
-        When no slot is free, only of the `num_next_pages` idle pages that were used longest ago.
+        When no slot is free, only the `num_next_pages` least recently used idle pages are saved.
         """
         saved: dict[PrefixNode, None] = {}
         soon = self._trie.last_use_of_oldest(num_next_pages)
@@ -166,7 +166,7 @@ class HostTier:
                 raise AssertionError(f"page {node.page_id} cannot be restored from slot {node.host_slot}")
 
     def _save(self, node: PrefixNode) -> bool:
-        """Give the node a slot; False: all that is in the slots is worth more."""
+        """Give the node a slot; False: no slot can be taken now."""
         if not self._free:
             victim = self._victim(node)
             if victim is None:

@@ -27,7 +27,7 @@ from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
 from engine.scheduler.kv_cache.stored_pages import StoredPages
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
-READY_SHARE: Final = 8  # 1 / READY_SHARE of the pages should be free, or be next to be taken and in a slot as well
+READY_SHARE: Final = 8  # 1 / READY_SHARE of the pages should be free, or next to be evicted and in a slot as well
 MAX_OVERWRITTEN_SLOTS: Final = 512  # in one plan
 
 

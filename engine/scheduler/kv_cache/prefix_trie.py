@@ -53,17 +53,17 @@ class PrefixTrie:
         self._has_slots = self._has_records = False
 
     def use_records(self) -> None:
-        """From now on there are records."""
+        """From now on, nodes may get records."""
         self._has_records = True
 
     def use_slots(self) -> None:
-        """From now on there are slots."""
+        """From now on, nodes may get slots."""
         self._has_slots = True
 
     def last_use_of_oldest(self, num_pages: int) -> int:
-        """The latest last use among the `num_pages` idle nodes that were used longest ago; -1 for none.
+        """The latest logical time of last use among the `num_pages` least recently used idle nodes; -1: there is none.
 
-        More nodes may be from that very time.
+        More idle nodes than these may have that time.
         """
         latest, empty = -1, []
         for last_used, count in self._idle_from.items():

@@ -96,7 +96,7 @@ class StoredPages:
     ) -> PrefixNode | None:
         """The node of a page that was computed again before its record was restored; None: there is none.
 
-        The record is the node's from now on, unless it has another. `parent`: as in `restore`.
+        The node takes over the record unless it already has another one. `parent`: as in `restore`.
         """
         node = (parent or self._trie.root(tenant)).children.get(token_ids)
         if node is not None and node.record < 0:
@@ -110,8 +110,9 @@ class StoredPages:
     ) -> PrefixNode | None:
         """A node for a page that is copied from this record now: to a free slot, or else to a free page.
 
-        `parent`: of the page before it, with the record that this one names; None: it is the first one. Call `adopt`
-        before, and `finish_restoring` when no more come. Returns None if there is no room now.
+        `parent`: the node of the page before it, which must have the record that this page's entry names; None: this is
+        the first page. Call `adopt` first, and `finish_restoring` after the last page. Returns None if there is no room
+        now.
         """
         parent = parent or self._trie.root(tenant)
         slot = page_id = -1
