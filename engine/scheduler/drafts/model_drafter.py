@@ -53,7 +53,7 @@ class AcceptanceRate:
 
     @property
     def num_unread(self) -> int:
-        """Tokens since the last drafts."""
+        """See `DraftSource`."""
         return len(self.request.token_ids) - self.first
 
     def update(self, max_tokens: int) -> bool:
@@ -65,6 +65,7 @@ class AcceptanceRate:
                 if draft != token_id:
                     break
             self.drafts = ()
+            self.first += len(came)
         return True
 
     def rate(self, index: int) -> float:
