@@ -48,7 +48,7 @@ class AcceptanceRate:
 
     request: Request
     value: float = FIRST_RATE
-    first: int = 0  # number of tokens before the last drafts
+    first: int = 0  # number of tokens that `update` has read
     drafts: tuple[int, ...] = ()
 
     @property
