@@ -186,6 +186,8 @@ class CacheFiles:
         expired = self._times.forget(now - MAX_AGE)
         if expired is not None:
             self._stored.expire(expired)
+        if self._restore is not None:
+            self._restore.drop_orphans()
         last_used = dict.fromkeys(self._stored.take_used(), now)
         self._files.execute(StoreCommand(COMMIT, dropped=self._stored.take_dropped()), last_used=last_used)
         self._next_commit = math.inf

@@ -51,8 +51,7 @@ class CacheRestore:
             page = self._pending[0]
             parent = self._nodes.get(page.parent_record)
             adopted = restored = None
-            # Another page may have got the parent's record meanwhile: then the file names a wrong parent.
-            if page.parent_record == -1 or (parent is not None and parent.record == page.parent_record):
+            if self._follows(page, parent):
                 adopted = self._stored.adopt(page.tenant, parent, page.token_ids, page.record)
                 if adopted is None:
                     last_used = self._times.clock_at(page.last_used)
@@ -73,6 +72,20 @@ class CacheRestore:
         self._end_if_done()
         return bool(batch)
 
+    def drop_orphans(self) -> None:
+        """Bring back no page whose file names a record that is another page's now. Before each commit.
+
+        The index would say that it comes after that page, and the next engine would believe it.
+        """
+        waiting: dict[int, StoredPage] = {}
+        for page in self._pending:
+            if page.parent_record in waiting or self._follows(page, self._nodes.get(page.parent_record)):
+                waiting[page.record] = page
+            else:
+                self._stored.release(page.record)
+        self._pending = deque(waiting.values())
+        self._end_if_done()
+
     def forget(self, tenant: str) -> None:
         """Bring back no page of this tenant."""
         for page in self._pending:
@@ -86,6 +99,10 @@ class CacheRestore:
         while self._pending and self._pending[-1].last_used < before:
             self._stored.release(self._pending.pop().record)
         self._end_if_done()
+
+    def _follows(self, page: StoredPage, parent: PrefixNode | None) -> bool:
+        """Whether the page before it, `parent`, still has the record that its file names, or none comes before."""
+        return page.parent_record == -1 or (parent is not None and parent.record == page.parent_record)
 
     def _read(self, batch: list[tuple[StoredPage, PrefixNode]]) -> None:
         """Have all ranks read these pages, and drop those that one of them cannot read."""

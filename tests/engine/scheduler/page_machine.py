@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from engine.kv_store.catalogue import StoredPage
+from engine.kv_store.catalogue import StoredPage, parents_first
 from engine.layers.sampler import signed64
 from engine.runner.cuda.host_tier.copy_dependencies import CopyDependencies
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
@@ -56,20 +56,35 @@ class MemoryStore:
         self.contents: dict[tuple[int, int], bytes] = {}
         self.catalogue: dict[int, tuple[int, StoredPage]] = {}
         self._kept: tuple[dict[int, int], list[StoredPage]] = ({}, [])
+        self._texts: dict[tuple[int, int], tuple[int, ...]] = {}  # of what was put: up to the end of the page
 
     def reopen(self, lost: set[int]) -> None:
         """As an engine that starts finds it: what the last commit said, and without the content of some records.
 
         A `PageStore` overwrites what was written since that commit.
         """
+        self.check_texts()
         self.stamps, self.pages = dict(self._kept[0]), [replace(page) for page in self._kept[1]]
         committed = self.stamps.items()
         self.contents = {key: each for key, each in self.contents.items() if key in committed and key[0] not in lost}
         self.catalogue = {page.record: (self.stamps[page.record], page) for page in self.pages}
 
+    def check_texts(self) -> None:
+        """Raise AssertionError if the last commit says that a page comes after another text than it does."""
+        stamps = self._kept[0]
+        texts: dict[int, tuple[int, ...]] = {-1: ()}
+        for page in parents_first(replace(page) for page in self._kept[1]):
+            text = texts[page.record] = (*texts[page.parent_record], *page.token_ids)
+            if text != self._texts[page.record, stamps[page.record]]:
+                raise AssertionError(f"record {page.record} is said to be the end of {text}")
+
     def put(self, record: int, stamp: int, images: Images, number: int, page: StoredPage | None) -> None:
         assert page is not None
         self._forget(record)
+        before: tuple[int, ...] = ()
+        if page.parent_record != -1:
+            before = self._texts[page.parent_record, self.catalogue[page.parent_record][0]]
+        self._texts[record, stamp] = (*before, *page.token_ids)
         self.contents[record, stamp], self.catalogue[record] = images.page(number), (stamp, page)
 
     def commit(self, dropped: Iterable[int] = (), last_used: Mapping[int, float] | None = None) -> int:

@@ -310,6 +310,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_catalogue(self) -> None:
         """What is stored of a page that is in memory can be found again: its own tokens, after the page before it."""
+        self.store.check_texts()
         for tenant, root in self.scheduler.cache._trie.roots.items():
             for node in root.descendants():
                 if node.record >= 0:

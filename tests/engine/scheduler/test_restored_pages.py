@@ -1,0 +1,42 @@
+"""Pages come back from files while members write: nothing is offered after a wrong text, overwritten, or lost."""
+
+from engine.scheduler.request import Request
+from tests.engine.scheduler.test_scheduler_machine import SchedulerMachine
+
+FIRST, SECOND, THIRD, OTHER = [1] * 4, [2] * 4, [3] * 4, [5] * 4  # the tokens of a page each
+
+
+class Engine(SchedulerMachine):
+    """An engine that is called step by step."""
+
+    def __init__(self, *, num_slots: int, num_records: int, max_prefill_tokens: int = 12) -> None:
+        super().__init__()
+        self.start(
+            max_num_seqs=4, num_extra_pages=2, max_prefill_tokens=max_prefill_tokens, overlap=False, page_lookahead=1,
+            num_slots=num_slots, pages_per_step=5, min_restored_pages=1, late=False, num_records=num_records,
+            max_draft_tokens=0, wrong_every=2, apart=False, by_model=False,
+        )  # fmt: skip
+
+    def begin(self, prompt: list[int], tenant: str = "a") -> Request:
+        return self._submit(tenant, "x", prompt, 1, frozenset(), 0)
+
+    def serve(self, prompt: list[int], tenant: str = "a") -> Request:
+        request = self.begin(prompt, tenant)
+        self.finish()
+        return request
+
+    def stop(self) -> None:
+        self.files.close()
+        self.store.reopen(set())
+        self._start_engine()
+
+
+def test_a_page_that_waits_is_dropped_when_the_record_of_the_page_before_it_goes_to_another() -> None:
+    engine = Engine(num_slots=2, num_records=2)
+    engine.serve([*FIRST, *SECOND, 0])
+    engine.stop()  # only the first page comes back: one slot is ready
+    engine.serve([*OTHER, 0])
+    engine.stop()  # stores OTHER in the record of FIRST, after which SECOND was written
+    engine.more_host_memory()
+    engine.write_files(times=3, commits=False)
+    assert engine.serve([*OTHER, *SECOND, 0]).usage.cached_tokens == 4
