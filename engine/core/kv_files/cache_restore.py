@@ -45,6 +45,8 @@ class CacheRestore:
 
     def step(self) -> bool:
         """Bring back the next pages; False if there is no room for them now, or none is left."""
+        if self._cache.has_waiting_overwrites:
+            return False  # free pages may be among those that the next plan overwrites
         batch: list[tuple[StoredPage, PrefixNode]] = []
         host = self._cache.host
         while self._pending and len(batch) < self._batch_size:

@@ -1,5 +1,8 @@
 """Pages come back from files while members write: nothing is offered after a wrong text, overwritten, or lost."""
 
+import pytest
+
+from engine.core.kv_files import cache_files
 from engine.scheduler.request import Request
 from tests.engine.scheduler.test_scheduler_machine import SchedulerMachine
 
@@ -40,3 +43,19 @@ def test_a_page_that_waits_is_dropped_when_the_record_of_the_page_before_it_goes
     engine.more_host_memory()
     engine.write_files(times=3, commits=False)
     assert engine.serve([*OTHER, *SECOND, 0]).usage.cached_tokens == 4
+
+
+def test_a_page_that_comes_back_is_not_overwritten_as_a_free_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(num_slots=1, num_records=8)
+    engine.serve([*FIRST, *SECOND, *THIRD, 0])
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.0)
+    engine.stop()
+    request = engine.begin([*OTHER, *OTHER, 0], "erased")
+    engine._step()
+    engine.scheduler.erase("erased")
+    while request.finish_reason is None:
+        engine._step()
+    engine.write_files(times=3, commits=False)  # its pages are free, and the next plan overwrites them
+    engine.finish()
+    engine.write_files(times=3, commits=False)
+    assert engine.serve([*FIRST, *SECOND, *THIRD, 0]).usage.cached_tokens == 12
