@@ -54,6 +54,8 @@ class CacheRestore:
             parent = self._nodes.get(page.parent_record)
             adopted = restored = None
             if self._follows(page, parent):
+                if parent is not None and not parent.is_computed:
+                    break  # by a request that may be cancelled, which would take the page from under this one
                 adopted = self._stored.adopt(page.tenant, parent, page.token_ids, page.record)
                 if adopted is None:
                     last_used = self._times.clock_at(page.last_used)

@@ -59,3 +59,18 @@ def test_a_page_that_comes_back_is_not_overwritten_as_a_free_page(monkeypatch: p
     engine.finish()
     engine.write_files(times=3, commits=False)
     assert engine.serve([*FIRST, *SECOND, *THIRD, 0]).usage.cached_tokens == 12
+
+
+def test_a_page_below_one_that_is_not_computed_after_all_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(num_slots=2, num_records=8, max_prefill_tokens=4)
+    for last in (THIRD, OTHER):
+        engine.serve([*FIRST, *SECOND, *last, 0])
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.0)
+    engine.stop()
+    request = engine.begin([*FIRST, *SECOND, *THIRD, 0])
+    engine._step()  # computes the first page
+    engine.write_files(times=3, commits=False)
+    engine.scheduler.cancel_request(request)
+    engine.finish()
+    engine.write_files(times=3, commits=False)
+    engine.finish()
