@@ -122,11 +122,11 @@ class HostTier:
         return bool(self._free) or self._victim(node) is not None
 
     def take_for(self, tenant: str) -> int:
-        """A free slot that will be filled for a tenant; -1: there is none."""
+        """A free slot that will be filled for a tenant, unless reading fails; -1: there is none."""
         if not self._free:
             return -1
         slot = self._free.take()
-        self._residues.fill(slot, tenant)
+        self._residues.write(slot, tenant)
         return slot
 
     def release(self, node: PrefixNode) -> None:

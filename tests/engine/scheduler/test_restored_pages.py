@@ -4,6 +4,7 @@ import pytest
 
 from engine.core.kv_files import cache_files
 from engine.scheduler.request import Request
+from tests.engine.scheduler.page_machine import PageMachine
 from tests.engine.scheduler.test_scheduler_machine import SchedulerMachine
 
 FIRST, SECOND, THIRD, OTHER = [1] * 4, [2] * 4, [3] * 4, [5] * 4  # the tokens of a page each
@@ -74,3 +75,24 @@ def test_a_page_below_one_that_is_not_computed_after_all_goes_with_it(monkeypatc
     engine.finish()
     engine.write_files(times=3, commits=False)
     engine.finish()
+
+
+@pytest.mark.parametrize("num_slots", [1, 8])
+def test_what_was_to_be_replaced_by_a_page_that_cannot_be_read_is_still_erased(
+    monkeypatch: pytest.MonkeyPatch, num_slots: int
+) -> None:
+    engine = Engine(num_slots=num_slots, num_records=8)
+    engine.serve([*FIRST, *SECOND, *THIRD, 0])
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.0)
+    engine.stop()
+    engine.store.contents.clear()
+    engine.serve([*OTHER, *OTHER, 0], "erased")
+    cache = engine.scheduler.cache
+    for node in list(cache._trie.roots["erased"].children.values()):
+        cache.drop(node)  # its pages and slots are free, with what is in them
+    engine.write_files(times=3, commits=False)
+    assert not engine.files._restore
+    engine.erase("erased")
+    engine.finish()
+    assert isinstance(engine.machine, PageMachine)
+    assert not [memory for memory in (*engine.machine._pages, *engine.machine._slots) if OTHER[0] in memory]
