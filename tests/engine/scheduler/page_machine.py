@@ -1,7 +1,8 @@
-"""A runner without a model. Its pages remember the tokens written to them, and the next token is a hash of what a row
-reads.
+"""A runner without a model. Its pages remember the tokens written to them and those before, as keys and values do, and
+the next token is a hash of what a row reads.
 
-A page that is shared wrongly, granted too early, or overwritten while another row reads it therefore changes a reply.
+A page that is granted too early, or overwritten while another row reads it, therefore changes a reply, and one that is
+read after another text than it was written after is an error.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from engine.runner.cuda.host_tier.copy_dependencies import CopyDependencies
 from engine.scheduler.drafts.verification import VerifiedRun, num_accepted
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
+
+Page = list[int | str | None]  # its tokens, then all tokens before
 
 VOCAB = 7  # small, so that prompts and replies often share pages
 
@@ -125,8 +128,8 @@ class PageMachine:
         self._page_size, self._late = page_size, late
         self._dependencies = CopyDependencies()
         self._batches: dict[int, PageCopies] = {}  # not made yet
-        self._slots: list[list[int | None]] = [[None] * page_size for _ in range(num_slots)]
-        self._pages: list[list[int | None]] = [[None] * page_size for _ in range(num_pages)]
+        self._slots = [self._empty() for _ in range(num_slots)]
+        self._pages = [self._empty() for _ in range(num_pages)]
         self._page_tables: list[list[int] | None] = [None] * max_num_seqs
         self._num_computed = [0] * max_num_seqs
         self._last_ids = [0] * max_num_seqs
@@ -172,6 +175,8 @@ class PageMachine:
             for position, token in enumerate(chunk.token_ids, chunk.start):
                 self._pages[table[position // self._page_size]][position % self._page_size] = token
             self._num_computed[chunk.row] = chunk.start + len(chunk.token_ids)
+        for chunk in chunks:
+            self._note_text_before(chunk)
         ids = {}
         self.verified = {}
         for chunk in chunks:
@@ -213,9 +218,9 @@ class PageMachine:
 
     def _copy(self, copies: PageCopies) -> None:
         for page_id in copies.overwritten_pages:
-            self._pages[page_id] = [None] * self._page_size
+            self._pages[page_id] = self._empty()
         for slot in copies.overwritten_slots:
-            self._slots[slot] = [None] * self._page_size
+            self._slots[slot] = self._empty()
         for slot, page_id in copies.restores:
             self._pages[page_id] = list(self._slots[slot])
         for page_id, slot in copies.saves:
@@ -230,10 +235,26 @@ class PageMachine:
         return table
 
     def _read(self, row: int) -> list[int]:
-        table, token_ids = self._table(row), []
+        table = self._table(row)
+        token_ids: list[int] = []
         for position in range(self._num_computed[row]):
-            token = self._pages[table[position // self._page_size]][position % self._page_size]
+            page, index = self._pages[table[position // self._page_size]], position % self._page_size
+            if not index and page[0] is not None and page[-1] != json.dumps(token_ids):
+                raise AssertionError(f"row {row} reads at {position} what was written after {page[-1]}: {token_ids}")
+            token = page[index]
             if token is None:
                 raise AssertionError(f"row {row} reads position {position}, which was never written")
+            assert isinstance(token, int)
             token_ids.append(token)
         return token_ids
+
+    def _empty(self) -> Page:
+        return [None] * (self._page_size + 1)
+
+    def _note_text_before(self, chunk: PrefillChunk) -> None:
+        """Each page that the chunk has written to remembers the tokens of its row before it."""
+        pages = [self._pages[page_id] for page_id in self._table(chunk.row)]
+        text = [token for page in pages for token in page[:-1]]
+        end = chunk.start + len(chunk.token_ids)
+        for index in range(chunk.start // self._page_size, -(-end // self._page_size)):
+            pages[index][-1] = json.dumps(text[: index * self._page_size])
