@@ -76,6 +76,7 @@ class RequestStream:
         if output.finish_reason is not None:
             self.error, self.finish_reason = output.error, output.finish_reason
             self._done.set()
+            self._cancel = _do_nothing  # the other one refers to this stream, and the two would wait for a collection
         if self.loop is not None:
             self._new_output.set()
             if self.finish_reason is not None:
@@ -113,3 +114,7 @@ class RequestStream:
         if self.error is not None:
             raise RequestFailed(self.error)
         raise StopAsyncIteration
+
+
+def _do_nothing() -> None:
+    """Cancels a request that has ended."""

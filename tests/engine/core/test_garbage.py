@@ -1,11 +1,18 @@
 """Full garbage collections: none while requests run, one when the engine has been idle for a while."""
 
 import gc
+import threading
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from engine.checkpoint import open_checkpoint
+from engine.config import resolve
+from engine.core.engine_core import EngineCore, SamplingParams
 from engine.core.garbage import ENOUGH_STEPS, MOST_STEPS, REST, FullCollections, freeze_gc
+from tests.engine.tiny import write_checkpoint
 
 
 @pytest.fixture
@@ -42,6 +49,26 @@ def test_python_runs_none_by_itself(full: list[int]) -> None:
     kept = [[[number]] for number in range(300_000)]
     assert not full
     del kept
+
+
+@pytest.mark.parametrize("ends", ["by itself", "cancelled"])
+def test_a_request_that_has_ended_is_freed_without_a_collection(tmp_path: Path, ends: str) -> None:
+    """It has its tokens, an index of them, and perhaps a grammar: thousands of them would wait for one."""
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path, dim=32, heads=4, kv_heads=2, layers=1))
+    engine = EngineCore.start(resolve(checkpoint.spec, device="cpu", max_context=128, max_num_seqs=4), checkpoint)
+    gc.disable()
+    try:
+        stream = engine.submit([5] * 40, SamplingParams(max_tokens=8 if ends == "by itself" else 80, ignore_eos=True))
+        if ends == "cancelled":
+            stream.cancel()
+        stream.result(30)
+        is_freed = threading.Event()
+        weakref.finalize(stream, is_freed.set)
+        del stream
+        assert is_freed.wait(5)
+    finally:
+        gc.enable()
+        engine.close()
 
 
 def test_an_idle_engine_collects_once_after_a_rest(full: list[int]) -> None:
