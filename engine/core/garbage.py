@@ -16,7 +16,7 @@ from typing import Final
 ENOUGH_STEPS: Final = 1_000  # since the last full collection; fewer steps leave little to collect
 MOST_STEPS: Final = 50_000  # then even while requests run; with many rows, this takes 7 minutes or more
 REST: Final = 1.0  # seconds without a step, after which a message is unlikely to arrive during the collection
-NEVER: Final = 1 << 30  # a threshold of the collector that is never reached
+MOST_YOUNG: Final = 2_000  # collections of younger objects before Python runs a full one: connections leave some, too
 
 
 def freeze_gc(*, defer_full: bool = False) -> None:
@@ -28,7 +28,7 @@ def freeze_gc(*, defer_full: bool = False) -> None:
     gc.freeze()
     if defer_full:
         young, middle, _ = gc.get_threshold()
-        gc.set_threshold(young, middle, NEVER)
+        gc.set_threshold(young, middle, MOST_YOUNG)
     gc.enable()
 
 
@@ -55,5 +55,5 @@ class FullCollections:
         due = self.seconds_until_due()
         if due is not None and ((idle and due == 0.0) or self._num_steps >= MOST_STEPS):
             self._num_steps = 0
-            if gc.get_threshold()[2] == NEVER:
+            if gc.get_threshold()[2] == MOST_YOUNG:
                 gc.collect()

@@ -11,7 +11,7 @@ import pytest
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.engine_core import EngineCore, SamplingParams
-from engine.core.garbage import ENOUGH_STEPS, MOST_STEPS, REST, FullCollections, freeze_gc
+from engine.core.garbage import ENOUGH_STEPS, MOST_STEPS, MOST_YOUNG, REST, FullCollections, freeze_gc
 from tests.engine.tiny import write_checkpoint
 
 
@@ -49,6 +49,16 @@ def test_python_runs_none_by_itself(full: list[int]) -> None:
     kept = [[[number]] for number in range(300_000)]
     assert not full
     del kept
+
+
+def test_python_runs_one_at_last_where_no_steps_run(full: list[int]) -> None:
+    """Connections leave garbage too, and an engine may be asked for its health alone."""
+    kept = [[[number]] for number in range(300_000)]
+    for _ in range(MOST_YOUNG + 1):
+        gc.collect(1)
+    assert not full
+    kept += [[[number]] for number in range(1_000)]
+    assert len(full) == 1
 
 
 @pytest.mark.parametrize("ends", ["by itself", "cancelled"])
