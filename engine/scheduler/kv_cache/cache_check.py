@@ -27,6 +27,7 @@ def check_trie(
         for node in root.descendants():
             _check_counts(node)
             _check_node(node, page_size)
+            _check_queues(trie, node)
             seen += [node.page_id] * node.in_page
             idle[node.last_used] += node.is_idle
     if sorted(seen) != list(range(num_pages)) or free_pages != sorted(free_pages):
@@ -56,6 +57,16 @@ def _check_node(node: PrefixNode, page_size: int) -> None:
             f"page {node.page_id}, slot {node.host_slot}: {node.ref_count} references, {node.is_computed=}, "
             f"children in pages: {node.num_children_in_pages}, in slots: {node.num_children_in_slots}"
         )
+
+
+def _check_queues(trie: PrefixTrie, node: PrefixNode) -> None:
+    """No queue that is in use lacks a candidate, but that of records lacks those in use: none is taken from them."""
+    queues = [trie.saved_pages, trie.unsaved_pages, trie.copies, trie.only_in_slots]
+    queues += [trie.to_save] * trie._has_slots + [trie.to_store] * trie._has_records
+    queues += [trie.stored_leaves] * (not node.ref_count)
+    for number, queue in enumerate(queues):
+        if queue.lacks(node):
+            raise AssertionError(f"page {node.page_id}, slot {node.host_slot}: a candidate, but not in queue {number}")
 
 
 def _check_counts(node: PrefixNode) -> None:

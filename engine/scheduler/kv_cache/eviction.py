@@ -67,6 +67,10 @@ class EvictionQueue:
             self.discard(node)
         return None
 
+    def lacks(self, node: PrefixNode) -> bool:
+        """Whether the node is a candidate that `peek` would not find. For tests."""
+        return self._is_candidate(node) and self._key_of.get(node) != self._sign * node.recency
+
     def _add_key(self, key: int) -> None:
         if len(self._keys) > 2 * len(self._nodes_at) + 64:  # few: one for each dialog, not for each node
             self._keys = list(self._nodes_at)

@@ -149,6 +149,8 @@ class KVCacheManager:
         for node in table.prefix_nodes[start // self.page_size : end // self.page_size]:
             node.is_computed, node.owner = True, None
             self._pool.fill(node.page_id, table.tenant)
+            if node.in_slot:
+                self._trie.enqueue(node)  # the slot may be taken
 
     def free(self, table: PageTable, token_ids: Sequence[int]) -> None:
         """Release all pages of a request. `token_ids`: its tokens whose keys and values have been computed.

@@ -267,3 +267,18 @@ def test_neighbouring_pages_are_saved_to_neighbouring_slots() -> None:
         cache.free(table, dialog)
         cache.check()
     assert len(saved) == 16
+
+
+def test_the_slot_of_a_page_that_was_computed_again_can_be_taken_while_a_request_holds_it() -> None:
+    cache = KVCacheManager(3, PAGE_SIZE, max_host_slots=2, min_restored_pages=9)
+    cache.host.grow(2)
+    serve(cache, "a", list(range(9)))
+    cache.begin_plan()
+    assert len(cache.plan_copies(8, 8).saves) == 2
+    serve(cache, "a", list(range(100, 109)))  # takes the pages
+    table = cache.allocate("a", list(range(9)))
+    assert table is not None
+    assert cache._trie.copies.peek() is None  # a slot is wanted before it is computed
+    assert prefill(cache, table, list(range(9))) == 9
+    assert cache._trie.copies.peek() is table.prefix_nodes[1]
+    cache.check([table])
