@@ -60,6 +60,11 @@ class HostTier:
         """Slots that hold nothing."""
         return len(self._free)
 
+    @property
+    def restored(self) -> Iterable[PrefixNode]:
+        """What the last plan restored."""
+        return self._restored
+
     def grow(self, num_slots: int) -> None:
         """`num_slots` slots can be used from now on, at most `max_slots`. They never become fewer."""
         self.num_slots = max(self.num_slots, min(num_slots, self.max_slots))

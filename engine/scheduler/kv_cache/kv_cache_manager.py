@@ -198,11 +198,15 @@ class KVCacheManager:
 
     def plan_copies(self, max_restored_pages: int, max_saved_pages: int) -> PageCopies:
         """The copies of pages that go with the plan that was made."""
+        overwritten_slots = self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS)
+        restores = self.host.plan_restores(max_restored_pages)  # may free slots, which are overwritten after the copy
+        for node in self.host.restored:
+            self._pool.fill(node.page_id, node.tenant)
         return PageCopies(
             duplicates=self._partial.plan_duplicates(),
             overwritten_pages=self._pool.plan_overwrites(),
-            overwritten_slots=self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS),
-            restores=self.host.plan_restores(max_restored_pages),
+            overwritten_slots=overwritten_slots,
+            restores=restores,
             saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE - len(self._pool)),
         )
 
@@ -231,7 +235,6 @@ class KVCacheManager:
         for node, page_id in zip(nodes, table.page_ids[first:], strict=False):
             self._trie.move_to_page(node, page_id)
             if restores:
-                self._pool.fill(page_id, table.tenant)
                 self.host.restore(node)
             else:
                 node.is_computed, node.owner = False, table

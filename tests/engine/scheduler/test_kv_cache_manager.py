@@ -282,3 +282,21 @@ def test_the_slot_of_a_page_that_was_computed_again_can_be_taken_while_a_request
     assert prefill(cache, table, list(range(9))) == 9
     assert cache._trie.copies.peek() is table.prefix_nodes[1]
     cache.check([table])
+
+
+def test_a_page_that_was_not_restored_after_all_still_has_the_tenant_before() -> None:
+    cache = KVCacheManager(3, PAGE_SIZE, max_host_slots=2, min_restored_pages=1)
+    cache.host.grow(2)
+    serve(cache, "a", list(range(9)))
+    cache.begin_plan()
+    cache.plan_copies(8, 8)
+    serve(cache, "b", list(range(100, 109)))
+    for node in list(cache._trie.roots["b"].children.values()):
+        cache.drop(node)  # its keys and values stay in the pages until these are written
+    table = cache.allocate("a", list(range(9)))
+    assert table is not None
+    assert len(table.prefix_nodes) == 2
+    cache.plan_copies(0, 0)  # there is no time for the copies in this plan
+    cache.free(table, [])
+    cache.erase("b", [])
+    assert cache.plan_copies(8, 8).overwritten_pages == (0, 1, 2)
