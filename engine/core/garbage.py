@@ -16,13 +16,13 @@ from typing import Final
 ENOUGH_STEPS: Final = 1_000  # since the last full collection; fewer steps leave little to collect
 MOST_STEPS: Final = 50_000  # then even while requests run; with many rows, this takes 7 minutes or more
 REST: Final = 1.0  # seconds without a step, after which a message is unlikely to arrive during the collection
-MOST_YOUNG: Final = 2_000  # collections of younger objects before Python runs a full one: connections leave some, too
+MOST_YOUNG: Final = 2_000  # collections of younger objects, then Python runs a full one: connections leave cycles, too
 
 
 def freeze_gc(*, defer_full: bool = False) -> None:
     """Exclude the objects that exist now from all collections, and turn the collector on.
 
-    With `defer_full`, Python runs no full collection by itself: `FullCollections` does.
+    With `defer_full`, `FullCollections` runs the full ones, and Python only after MOST_YOUNG others.
     """
     gc.collect()
     gc.freeze()

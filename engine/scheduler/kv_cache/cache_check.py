@@ -60,7 +60,7 @@ def _check_node(node: PrefixNode, page_size: int) -> None:
 
 
 def _check_queues(trie: PrefixTrie, node: PrefixNode) -> None:
-    """No queue that is in use lacks a candidate, but that of records lacks those in use: none is taken from them."""
+    """No queue lacks a candidate. Nodes in use may be missing from `stored_leaves`: their records are not taken."""
     queues = [trie.saved_pages, trie.unsaved_pages, trie.copies, trie.only_in_slots]
     queues += [trie.to_save] * trie._has_slots + [trie.to_store] * trie._has_records
     queues += [trie.stored_leaves] * (not node.ref_count)

@@ -127,7 +127,7 @@ class HostTier:
         return bool(self._free) or self._victim(node) is not None
 
     def take_for(self, tenant: str) -> int:
-        """A free slot that will be filled for a tenant, unless reading fails; -1: there is none."""
+        """A free slot for a tenant's page, which may turn out to be unreadable; -1: there is none."""
         if not self._free:
             return -1
         slot = self._free.take()

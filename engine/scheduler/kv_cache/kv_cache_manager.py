@@ -199,7 +199,8 @@ class KVCacheManager:
     def plan_copies(self, max_restored_pages: int, max_saved_pages: int) -> PageCopies:
         """The copies of pages that go with the plan that was made."""
         overwritten_slots = self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS)
-        restores = self.host.plan_restores(max_restored_pages)  # may free slots, which are overwritten after the copy
+        # After the overwrites: it may free slots whose content this plan still copies.
+        restores = self.host.plan_restores(max_restored_pages)
         for node in self.host.restored:
             self._pool.fill(node.page_id, node.tenant)
         return PageCopies(

@@ -119,7 +119,7 @@ class StoredPages:
         if parent.is_root or parent.in_slot:
             slot = self._host.take_for(tenant)
         if slot < 0 and len(self._pool) and (parent.is_root or parent.in_page):
-            page_id = self._pool.take(parent.page_id + 1, tenant)  # if reading fails, it keeps what was in it before
+            page_id = self._pool.take(parent.page_id + 1, tenant)  # its content stays another's until it is read
         if page_id < 0 and slot < 0:
             return None
         node = self._trie.attach_idle(parent, token_ids, page_id, slot, last_used)
