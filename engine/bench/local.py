@@ -1,4 +1,4 @@
-"""A benchmark client for an engine in this process, and an engine that also measures TTFT from admission."""
+"""A benchmark client for an engine in this process, and engines that wait for their graphs and measure TTFT."""
 
 import time
 from collections.abc import AsyncIterator, Sequence

@@ -18,7 +18,7 @@ from typing import Final
 
 from engine.scheduler.drafts.limits import DraftLimits
 from engine.scheduler.drafts.ngram_index import NgramIndex
-from engine.scheduler.drafts.source import DraftSource
+from engine.scheduler.drafts.source import DraftRates, DraftSource
 from engine.scheduler.drafts.verification import num_accepted
 from engine.scheduler.request import Request
 from engine.scheduler.request_pool import RequestPool
@@ -109,16 +109,16 @@ def num_expected(source: DraftSource, in_flight_drafts: Sequence[tuple[int, ...]
     return ahead
 
 
-def num_drafts(source: DraftSource, cost: float, limit: int, *, ahead: int = 0, first_cost: float = 0.0) -> int:
+def num_drafts(rates: DraftRates, cost: float, limit: int, *, ahead: int = 0, first_cost: float = 0.0) -> int:
     """The number of drafts, at most `limit`, that promises the most tokens for the time; 0: not enough.
 
     They follow `ahead` tokens of steps in flight. `first_cost`: of a step with drafts, besides that of its tokens.
     """
     likely, expected, best, chosen = 1.0, 1.0, MIN_GAIN, 0
     for index in range(ahead):
-        likely *= source.rate(index)
+        likely *= rates.rate(index)
     for count in range(1, limit + 1):
-        likely *= source.rate(ahead + count - 1)
+        likely *= rates.rate(ahead + count - 1)
         expected += likely
         gain = expected / (1 + first_cost + cost * count)
         if gain > best:

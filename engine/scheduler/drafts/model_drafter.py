@@ -44,37 +44,26 @@ class DraftModel(Protocol):
 
 @dataclass(slots=True)
 class AcceptanceRate:
-    """How often the drafts of one request come true. A `DraftSource` for `num_drafts`."""
+    """How often the drafts of one request come true: `DraftRates` for `num_drafts`."""
 
     request: Request
     value: float = FIRST_RATE
-    first: int = 0  # number of tokens that `update` has read
+    first: int = 0  # number of tokens before the last drafts
     drafts: tuple[int, ...] = ()
 
-    @property
-    def num_unread(self) -> int:
-        """See `DraftSource`."""
-        return len(self.request.token_ids) - self.first
-
-    def update(self, max_tokens: int) -> bool:
-        """Learn from the first `max_tokens` tokens since the last drafts."""
-        came = self.request.token_ids[self.first : self.first + max_tokens]
+    def update(self) -> None:
+        """Learn from the tokens that have come since the last drafts."""
+        came = self.request.token_ids[self.first :]
         if came:
             for draft, token_id in zip(self.drafts, came, strict=False):
                 self.value += NEWEST_WEIGHT * ((draft == token_id) - self.value)
                 if draft != token_id:
                     break
             self.drafts = ()
-            self.first += len(came)
-        return True
 
     def rate(self, index: int) -> float:
         """The same for each draft."""
         return self.value
-
-    def continuation(self, count: int) -> tuple[int, ...]:
-        """What was drafted last."""
-        return self.drafts[:count]
 
 
 class ModelDrafter(Drafter):
@@ -112,7 +101,7 @@ class ModelDrafter(Drafter):
             if request.is_adjusted or request.num_in_flight_tokens:
                 continue
             rate = self._rates.setdefault(request, AcceptanceRate(request))
-            rate.update(rate.num_unread)
+            rate.update()
             limit = min(request.max_total_tokens - len(request.token_ids) - 1, remaining, self.limits.max_drafts)
             # A step of the draft model serves all rows, and is paid by those that it serves.
             count = num_drafts(rate, cost + self._model_cost, limit, first_cost=first_cost)

@@ -3,7 +3,15 @@
 from typing import Protocol
 
 
-class DraftSource(Protocol):
+class DraftRates(Protocol):
+    """What `num_drafts` needs to know of a request's drafts."""
+
+    def rate(self, index: int) -> float:
+        """How likely draft number `index` is right, if those before it are."""
+        ...
+
+
+class DraftSource(DraftRates, Protocol):
     """What expects a request's next tokens."""
 
     @property
@@ -13,10 +21,6 @@ class DraftSource(Protocol):
 
     def update(self, max_tokens: int) -> bool:
         """Read at most `max_tokens` more; returns whether all tokens are read and a continuation is known."""
-        ...
-
-    def rate(self, index: int) -> float:
-        """How likely the continuation's token number `index` is, if those before it are right."""
         ...
 
     def continuation(self, count: int) -> tuple[int, ...]:
