@@ -46,6 +46,18 @@ def test_a_page_that_waits_is_dropped_when_the_record_of_the_page_before_it_goes
     assert engine.serve([*OTHER, *SECOND, 0]).usage.cached_tokens == 4
 
 
+def test_a_page_that_was_computed_again_takes_over_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(num_slots=8, num_records=8)
+    engine.serve([*FIRST, *SECOND, *THIRD, 0])
+    monkeypatch.setattr(cache_files, "RESTORE_SECONDS", 0.0)
+    engine.stop()
+    assert engine.serve([*FIRST, *SECOND, 0]).usage.cached_tokens == 0  # nothing has come back yet
+    stored = set(engine.store.contents)
+    engine.write_files(times=3, commits=True)
+    assert stored <= set(engine.store.contents)  # the first two were not written again, to other records
+    assert engine.serve([*FIRST, *SECOND, *THIRD, 0]).usage.cached_tokens == 12  # the third one came back below them
+
+
 def test_a_page_that_comes_back_is_not_overwritten_as_a_free_page(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(num_slots=1, num_records=8)
     engine.serve([*FIRST, *SECOND, *THIRD, 0])
